@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,21 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `cuda` on a machine without one."""
-    marked = [item for item in items if item.get_closest_marker("cuda")]
-    if not marked:
+@pytest.fixture(autouse=True)
+def _gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run tests marked `cuda` on a GPU, or on an emulated one where there is none."""
+    if request.node.get_closest_marker("cuda") is None:
+        yield
         return
     import torch
 
-    if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+    if torch.cuda.is_available():
+        yield
+        return
+    from tests.emulated_cuda.install import emulated_cuda
+
+    with emulated_cuda():
+        yield
 
 
 @pytest.fixture(scope="session")

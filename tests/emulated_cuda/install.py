@@ -1,0 +1,336 @@
+"""Puts the emulated GPUs into torch, and takes them out again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tests.emulated_cuda import tensors
+from tests.emulated_cuda.machine import GraphRecord, Machine, Order, Stream
+from tests.emulated_cuda.tensors import EmulatedMode, EmulatedTensor, pin
+
+_FROM_DATA = (torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray)
+
+
+class DeviceNames(TorchFunctionMode):
+    """Rewrites calls that torch's C++ side would refuse in a CPU build."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        values = dict(kwargs or {})
+        if func is Tensor.cuda:
+            device = self._gpu(args[1] if len(args) > 1 else values.pop("device", None))
+            return self._to(args[0], (device,), values)
+        if func is Tensor.cpu:
+            return self._to(args[0], (torch.device("cpu"),), values)
+        if func is Tensor.to:
+            return self._to(args[0], args[1:], values)
+        if func is Tensor.pin_memory:
+            return pin(self._machine, args[0].clone())
+        if func is Tensor.record_stream:
+            args[0].memory.users.append((args[1].queue, 0))
+            return None
+        if func is Tensor.is_pinned and not isinstance(args[0], EmulatedTensor):
+            return args[0].untyped_storage().data_ptr() in self._machine.pinned
+        args = tuple(self._named(each) for each in args)
+        if "device" in values:
+            values["device"] = self._named(values["device"])
+        if func in _FROM_DATA and _is_gpu(values.get("device")):
+            device = values.pop("device")
+            return func(*args, **values).to(device)
+        return func(*args, **values)
+
+    def _to(self, tensor: Tensor, args: tuple[Any, ...], values: dict[str, Any]) -> Tensor:
+        """Return tensor.to(*args): for torch's C++ side all tensors are on the CPU."""
+        copy = values.pop("copy", False)
+        given = args[0] if args else values.get("other")
+        if isinstance(given, Tensor):
+            values = {**values, "device": given.device, "dtype": given.dtype}
+            values.pop("other", None)
+            args = args[1:]
+        args = tuple(self._named(each) for each in args)
+        values = {name: self._named(each) for name, each in values.items()}
+        device, dtype, non_blocking, form = torch._C._nn._parse_to(*args, **values)
+        device, dtype = device or tensor.device, dtype or tensor.dtype
+        if not copy and device == tensor.device and dtype == tensor.dtype:
+            return tensor if form is None else tensor.contiguous(memory_format=form)
+        copied: Tensor = torch.ops.aten._to_copy(
+            tensor, dtype=dtype, device=device, non_blocking=non_blocking, memory_format=form
+        )
+        return copied
+
+    def _named(self, value: Any) -> Any:
+        """Return a device with its number where a number is missing."""
+        if isinstance(value, torch.device) or (isinstance(value, str) and value[:4] == "cuda"):
+            return self._gpu(value) if _is_gpu(value) else value
+        return value
+
+    def _gpu(self, device: Any) -> torch.device:
+        if device is None or isinstance(device, int):
+            return torch.device("cuda", self._machine.device if device is None else device)
+        found = torch.device(device)
+        return torch.device("cuda", self._machine.device if found.index is None else found.index)
+
+
+def _is_gpu(device: Any) -> bool:
+    return isinstance(device, torch.device | str) and torch.device(device).type == "cuda"
+
+
+@contextmanager
+def emulated_cuda(
+    *,
+    devices: int = 1,
+    total_bytes: int = 16 << 30,
+    order: Order = Order.NOW,
+    seed: int = 0,
+    poisons: bool = True,
+) -> Iterator[Machine]:
+    """Emulate GPUs in the body, in this thread and in those that it starts."""
+    machine = Machine(
+        devices=devices, total_bytes=total_bytes, order=order, seed=seed, poisons=poisons
+    )
+    _add_kernels()  # bitsandbytes must be imported before torch seems to have CUDA
+    with ExitStack() as stack:
+        for name, value in _replacements(machine).items():
+            stack.enter_context(patch.object(torch.cuda, name, value, create=True))
+        stack.enter_context(patch.object(torch.version, "cuda", "emulated"))
+        stack.enter_context(patch.object(torch, "Generator", _generator))
+        stack.enter_context(patch.object(threading.Thread, "run", _run_with(machine)))
+        tensors._MACHINES.append(machine)
+        stack.callback(tensors._MACHINES.remove, machine)
+        stack.enter_context(DeviceNames(machine))
+        stack.enter_context(EmulatedMode(machine))
+        yield machine
+        machine.finish()
+
+
+_original_run = threading.Thread.run
+
+
+def _run_with(machine: Machine) -> Callable[[threading.Thread], None]:
+    def run(thread: threading.Thread) -> None:
+        with DeviceNames(machine), EmulatedMode(machine):
+            _original_run(thread)
+
+    return run
+
+
+_CpuGenerator = torch.Generator
+
+
+def _generator(device: Any = None) -> torch.Generator:
+    return _CpuGenerator()
+
+
+_kernels: list[torch.library.Library] = []
+
+
+def _add_kernels() -> None:
+    """Add the one operator that bitsandbytes has for GPUs only."""
+    if not _kernels:
+        import bitsandbytes  # noqa: F401 - defines the operators
+
+        library = torch.library.Library("bitsandbytes", "IMPL")
+        library.impl("dequantize_4bit.out", _dequantize_into, "CPU")
+        _kernels.append(library)
+
+
+def _dequantize_into(
+    codes: Tensor,
+    absmax: Tensor,
+    group: int,
+    quant_type: str,
+    shape: list[int],
+    dtype: torch.dtype,
+    out: Tensor,
+) -> None:
+    from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS, NF4_LEVELS, dequantize_reference
+
+    levels = torch.tensor(FP4_LEVELS if quant_type == "fp4" else NF4_LEVELS)
+    dequantize_reference(codes.reshape(-1), absmax, levels=levels, group=group, out=out)
+
+
+# --- torch.cuda -----------------------------------------------------------------------------------
+
+
+def _replacements(machine: Machine) -> dict[str, Any]:
+    """Return what the product uses of torch.cuda, by name."""
+
+    def index(device: Any = None) -> int:
+        if device is None:
+            return machine.device
+        if isinstance(device, int):
+            return device
+        found = torch.device(device).index
+        return machine.device if found is None else found
+
+    def properties(device: Any = None) -> SimpleNamespace:
+        return SimpleNamespace(
+            name="Emulated GPU",
+            major=8,
+            minor=9,
+            total_memory=machine.total_bytes,
+            multi_processor_count=24,
+        )
+
+    def mem_get_info(device: Any = None) -> tuple[int, int]:
+        i = index(device)
+        return machine.total_bytes - machine.foreign_bytes[i] - machine.held[i], machine.total_bytes
+
+    def reset_peak(device: Any = None) -> None:
+        machine.peak[index(device)] = machine.held[index(device)]
+
+    def synchronize(device: Any = None) -> None:
+        machine.sync("torch.cuda.synchronize", explicit=True)
+        machine.finish()
+
+    @contextmanager
+    def on_device(device: Any) -> Iterator[None]:
+        before, machine.device = machine.device, index(device)
+        try:
+            yield
+        finally:
+            machine.device = before
+
+    class EmulatedStream:
+        def __init__(self, device: Any = None, queue: Stream | None = None, **_: Any) -> None:
+            self.queue = queue or machine.new_stream(index(device))
+            self._context: Any = None
+
+        def synchronize(self) -> None:
+            machine.sync("stream.synchronize", explicit=True)
+            self.queue.finish()
+
+        def query(self) -> bool:
+            return not self.queue.waiting
+
+        def wait_event(self, event: EmulatedEvent) -> None:
+            event.wait(self)
+
+        def wait_stream(self, other: EmulatedStream) -> None:
+            first, mark = other.queue, other.queue.queued
+            self.queue.push(lambda: first.run_to(mark))
+
+        def record_event(self, event: EmulatedEvent | None = None) -> EmulatedEvent:
+            event = event or EmulatedEvent()
+            event.record(self)
+            return event
+
+    class EmulatedEvent:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self._at: tuple[Stream, int] | None = None
+
+        def record(self, stream: EmulatedStream | None = None) -> None:
+            queue = machine.stream() if stream is None else stream.queue
+            self._at = (queue, queue.queued)
+
+        def synchronize(self) -> None:
+            machine.sync("event.synchronize", explicit=True)
+            if self._at is not None:
+                self._at[0].run_to(self._at[1])
+
+        def query(self) -> bool:
+            return self._at is None or self._at[0].done >= self._at[1]
+
+        def wait(self, stream: EmulatedStream | None = None) -> None:
+            if self._at is not None:
+                first, mark = self._at
+                queue = machine.stream() if stream is None else stream.queue
+                queue.push(lambda: first.run_to(mark))
+
+        def elapsed_time(self, other: EmulatedEvent) -> float:
+            return 1.0
+
+    class EmulatedGraph:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.record = GraphRecord()
+
+        def replay(self) -> None:
+            machine.replay(self.record, machine.device)
+
+        def reset(self) -> None:
+            self.record = GraphRecord()
+
+    @contextmanager
+    def graph(
+        target: EmulatedGraph,
+        pool: Any = None,
+        stream: EmulatedStream | None = None,
+        capture_error_mode: str = "global",
+    ) -> Iterator[None]:
+        queue = machine.new_stream(machine.device) if stream is None else stream.queue
+        with machine.capture(target.record, queue):
+            yield
+
+    class StreamContext:
+        """May be entered again and again, as torch's."""
+
+        def __init__(self, stream: EmulatedStream) -> None:
+            self._queue = stream.queue
+            self._entered: list[Any] = []
+
+        def __enter__(self) -> None:
+            self._entered.append(machine.on_stream(self._queue))
+            self._entered[-1].__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            self._entered.pop().__exit__(*error)
+
+    def current_stream(device: Any = None) -> EmulatedStream:
+        return EmulatedStream(queue=machine.stream(index(device)))
+
+    def set_sync_debug_mode(mode: str) -> None:
+        machine.sync_mode = mode
+
+    def held(device: Any = None) -> int:
+        return machine.held[index(device)]
+
+    def peak(device: Any = None) -> int:
+        return machine.peak[index(device)]
+
+    return {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: machine.devices,
+        "current_device": lambda: machine.device,
+        "get_device_properties": properties,
+        "get_device_name": lambda device=None: "Emulated GPU",
+        "get_device_capability": lambda device=None: (8, 9),
+        "get_arch_list": lambda: ["sm_75", "sm_80", "sm_89"],
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "mem_get_info": mem_get_info,
+        "memory_allocated": held,
+        "memory_reserved": held,
+        "max_memory_allocated": peak,
+        "max_memory_reserved": peak,
+        "reset_peak_memory_stats": reset_peak,
+        "empty_cache": lambda: None,
+        "set_per_process_memory_fraction": lambda *_: None,
+        "synchronize": synchronize,
+        "device": on_device,
+        "stream": StreamContext,
+        "current_stream": current_stream,
+        "Stream": EmulatedStream,
+        "Event": EmulatedEvent,
+        "CUDAGraph": EmulatedGraph,
+        "graph": graph,
+        "set_sync_debug_mode": set_sync_debug_mode,
+    }

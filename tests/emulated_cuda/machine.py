@@ -1,0 +1,279 @@
+"""Streams, memory and graphs of the emulated GPUs."""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+Work = Callable[[], object]
+
+_GRANULE = 512
+"""torch's allocator rounds sizes up to this."""
+
+
+class Order(Enum):
+    """When queued work runs. All three are allowed to a GPU."""
+
+    NOW = "now"  # immediately
+    LATE = "late"  # not before something waits for it
+    RANDOM = "random"  # in random portions
+
+
+class RuleError(RuntimeError):
+    """The program did what CUDA does not allow."""
+
+
+class Stream:
+    """A queue of work of one device."""
+
+    def __init__(self, machine: Machine, device: int) -> None:
+        self.machine, self.device = machine, device
+        self._queue: deque[Work] = deque()
+        self._done = 0
+        self.queued = 0
+        self.capturing: GraphRecord | None = None
+
+    def push(self, work: Work) -> None:
+        """Queue work, or record it if the stream is being captured."""
+        with self.machine.lock:
+            if self.capturing is not None:
+                self.capturing.works.append(work)
+                return
+            self._queue.append(work)
+            self.queued += 1
+            if self.machine.order is Order.NOW:
+                self.run_to(self.queued)
+
+    def run_to(self, mark: int) -> None:
+        """Run the first `mark` works that were ever queued."""
+        with self.machine.lock:
+            while self._done < mark and self._queue:
+                work = self._queue.popleft()
+                self._done += 1
+                work()
+
+    def finish(self) -> None:
+        """Run everything that is queued."""
+        self.run_to(self.queued)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def done(self) -> int:
+        return self._done
+
+
+@dataclass(eq=False)
+class GraphRecord:
+    """What a captured graph repeats, and the memory that was allocated for it."""
+
+    works: list[Work] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+
+
+class Memory:
+    """One allocation on a device. All tensors that share it refer to this object.
+
+    Queued work refers to the bytes and not to this object: CUDA does not keep memory for it.
+    """
+
+    def __init__(self, machine: Machine, raw: Tensor, stream: Stream) -> None:
+        self.device = stream.device
+        self.users: list[tuple[Stream, int]] = []
+        """Streams that Tensor.record_stream named, with their work until the memory is freed."""
+        nbytes = -(-raw.untyped_storage().nbytes() // _GRANULE) * _GRANULE
+        machine.account(stream.device, nbytes)
+        flat = torch.empty(0, dtype=torch.uint8).set_(raw.untyped_storage())
+        self.raw = raw
+        weakref.finalize(self, _free, machine, stream, flat, nbytes, self.users)
+
+
+def _free(
+    machine: Machine,
+    stream: Stream,
+    flat: Tensor,
+    nbytes: int,
+    users: Sequence[tuple[Stream, int]],
+) -> None:
+    """Return memory to the allocator: whatever its stream does next may overwrite it."""
+    machine.account(stream.device, -nbytes)
+    marks = [(other, other.queued) for other, _ in users]
+
+    def overwrite() -> None:
+        for other, mark in marks:
+            other.run_to(mark)
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            flat.fill_(0xA5)
+
+    if machine.poisons:
+        # A capture's stream frees into the graph's own pool, which the graph keeps.
+        target = stream if stream.capturing is None else machine.default_stream(stream.device)
+        target.push(overwrite)
+
+
+class Machine:
+    """The emulated computer.
+
+    total_bytes  memory of each GPU
+    order        when queued work runs
+    poisons      whether freed memory is overwritten
+    syncs        how often the host waited for a GPU, by what it did
+    launches     operations that were started, by name
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: int = 1,
+        total_bytes: int = 16 << 30,
+        order: Order = Order.NOW,
+        seed: int = 0,
+        poisons: bool = True,
+    ) -> None:
+        self.lock = threading.RLock()
+        self.devices, self.total_bytes = devices, total_bytes
+        self.order, self.poisons = order, poisons
+        self._random = random.Random(seed)
+        self.streams: list[Stream] = []
+        self._defaults = [self.new_stream(index) for index in range(devices)]
+        self._current = threading.local()
+        self.held = [0] * devices
+        self.peak = [0] * devices
+        self.foreign_bytes = [0] * devices
+        """Memory that other programs hold."""
+        self.syncs: Counter[str] = Counter()
+        self.launches: Counter[str] = Counter()
+        self.allocations = 0
+        self.fail_at: int | None = None
+        """The number of an allocation that fails once."""
+        self.sync_mode = "default"
+        self.pinned: set[int] = set()
+        self._capture: tuple[GraphRecord, int] | None = None
+
+    # --- streams ----------------------------------------------------------------------------------
+
+    def new_stream(self, device: int) -> Stream:
+        """Return a new stream."""
+        stream = Stream(self, device)
+        self.streams.append(stream)
+        return stream
+
+    def default_stream(self, device: int) -> Stream:
+        """Return the default stream of a GPU."""
+        return self._defaults[device]
+
+    @property
+    def device(self) -> int:
+        """The current GPU of this thread."""
+        return int(getattr(self._current, "device", 0))
+
+    @device.setter
+    def device(self, index: int) -> None:
+        self._current.device = index
+
+    def stream(self, device: int | None = None) -> Stream:
+        """Return this thread's current stream of a GPU."""
+        index = self.device if device is None else device
+        chosen: dict[int, Stream] = getattr(self._current, "streams", {})
+        return chosen.get(index, self._defaults[index])
+
+    @contextmanager
+    def on_stream(self, stream: Stream) -> Iterator[None]:
+        """Make a stream this thread's current one."""
+        before: dict[int, Stream] = getattr(self._current, "streams", {})
+        self._current.streams = {**before, stream.device: stream}
+        try:
+            yield
+        finally:
+            self._current.streams = before
+
+    def progress(self) -> None:
+        """Let queued work go on by a random portion."""
+        if self.order is not Order.RANDOM or self.is_capturing:
+            return
+        with self.lock:
+            for stream in self.streams:
+                if stream.waiting and self._random.random() < 0.3:
+                    stream.run_to(stream.done + self._random.randint(1, stream.waiting))
+
+    def finish(self) -> None:
+        """Run all work of all streams."""
+        with self.lock:
+            while any(stream.waiting for stream in self.streams):
+                for stream in self.streams:
+                    stream.finish()
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether this thread captures a graph."""
+        return self._capture is not None and self._capture[1] == threading.get_ident()
+
+    def sync(self, what: str, *, explicit: bool = False) -> None:
+        """Count a wait of the host, and refuse it where CUDA does.
+
+        explicit  the program asked to wait; torch's debug mode does not object to that
+        """
+        if self.is_capturing:
+            raise RuleError(f"operation not permitted when stream is capturing: {what}")
+        self.syncs[what] += 1
+        if self.sync_mode == "error" and not explicit:
+            raise RuleError(f"called a synchronizing CUDA operation: {what}")
+
+    def wait_here(self, what: str, device: int) -> None:
+        """Wait until this thread's stream has done everything."""
+        self.sync(what)
+        self.stream(device).finish()
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def account(self, device: int, nbytes: int) -> None:
+        """Count an allocation, or a release. Raises torch.OutOfMemoryError if there is no room."""
+        with self.lock:
+            held = self.held[device] + nbytes
+            if nbytes > 0:
+                self.allocations += 1
+                room = self.total_bytes - self.foreign_bytes[device]
+                if held > room or self.allocations == self.fail_at:
+                    raise torch.OutOfMemoryError(
+                        f"CUDA out of memory. Tried to allocate {nbytes} bytes (emulated)"
+                    )
+            self.held[device] = held
+            self.peak[device] = max(self.peak[device], held)
+
+    # --- graphs -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def capture(self, record: GraphRecord, stream: Stream) -> Iterator[None]:
+        """Record the work of this thread on a stream instead of queueing it."""
+        self.finish()
+        stream.capturing = record
+        self._capture = (record, threading.get_ident())
+        try:
+            with self.on_stream(stream):
+                yield
+        finally:
+            stream.capturing = None
+            self._capture = None
+
+    def replay(self, record: GraphRecord, device: int) -> None:
+        """Queue the work of a graph."""
+        for work in record.works:
+            self.stream(device).push(work)
+
+    def keep_for_capture(self, memory: Memory) -> None:
+        """Keep memory that a capture allocates as long as its graph."""
+        if self._capture is not None and self.is_capturing:
+            self._capture[0].memory.append(memory)

@@ -1,0 +1,385 @@
+"""Tensors on an emulated GPU.
+
+An EmulatedTensor wraps a CPU tensor with its numbers. Every operation of torch reaches `dispatch`
+below, after autograd and after functions such as linear were taken apart; its schema says what it
+reads, writes and returns a view of.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from tests.emulated_cuda.machine import Machine, Memory, Order, RuleError
+
+aten = torch.ops.aten
+
+_INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
+_POISON = {torch.uint8: 0xA5, torch.int8: 93, torch.bool: True}
+
+
+class EmulatedTensor(Tensor):
+    """A tensor that says it is on cuda:N.
+
+    raw     its numbers; queued work reads and writes them
+    memory  what it shares with its views
+    """
+
+    raw: Tensor
+    memory: Memory
+
+    @staticmethod
+    def __new__(cls, raw: Tensor, memory: Memory) -> EmulatedTensor:
+        wrapper: EmulatedTensor = Tensor._make_wrapper_subclass(
+            cls,
+            raw.shape,
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            device=raw.device,
+        )
+        return wrapper
+
+    def __init__(self, raw: Tensor, memory: Memory) -> None:
+        self.raw, self.memory = raw, memory
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"EmulatedTensor({tuple(self.shape)}, cuda:{self.memory.device})"
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        answer = _ABOUT.get(getattr(func, "__self__", func))
+        if answer is not None and args and isinstance(args[0], EmulatedTensor):
+            return answer(args[0])
+        with torch._C.DisableTorchFunctionSubclass():  # results keep the type that they have
+            return func(*args, **dict(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return dispatch(_MACHINES[-1], func, args, dict(kwargs or {}))
+
+
+_MACHINES: list[Machine] = []
+"""The installed machine; there is one at a time."""
+
+
+def _refuse_numpy(tensor: EmulatedTensor) -> None:
+    raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+def _to_list(tensor: EmulatedTensor) -> Any:
+    _MACHINES[-1].wait_here("tolist", tensor.memory.device)
+    return tensor.raw.tolist()
+
+
+_ABOUT: dict[Any, Callable[[EmulatedTensor], Any]] = {
+    Tensor.device: lambda t: torch.device("cuda", t.memory.device),
+    Tensor.is_cuda: lambda t: True,
+    Tensor.is_cpu: lambda t: False,
+    Tensor.get_device: lambda t: t.memory.device,
+    Tensor.data_ptr: lambda t: t.raw.data_ptr(),
+    Tensor.is_pinned: lambda t: False,
+    Tensor.numpy: _refuse_numpy,
+    Tensor.tolist: _to_list,
+}
+"""What a tensor says about itself, which no operation computes."""
+
+
+class EmulatedMode(TorchDispatchMode):
+    """Catches what has no emulated tensor among its arguments: factories and copies to a GPU."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return dispatch(self._machine, func, args, dict(kwargs or {}))
+
+
+def dispatch(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation as a GPU would, or on the CPU if it has nothing to do with one."""
+    here = next(_emulated((args, kwargs)), None)
+    wanted = kwargs.get("device")
+    target = None if wanted is None else _gpu_index(wanted)
+    if here is None and target is None:
+        return _on_cpu(machine, func, args, kwargs)
+    machine.progress()
+    if func in (aten.copy_.default, aten._to_copy.default):
+        return _copy(machine, func, args, kwargs)
+    if func is aten.record_stream.default:
+        raise NotImplementedError("record_stream comes as a Python stream, see install.py")
+    device = target if here is None else here.memory.device
+    assert device is not None
+    if target is not None and here is not None and target != here.memory.device:
+        raise RuleError(f"{func}: a tensor on cuda:{here.memory.device} for cuda:{target}")
+    if wanted is not None:
+        kwargs["device"] = torch.device("cpu")
+    kwargs.pop("pin_memory", None)
+    _check_devices(machine, func, args, kwargs, device)
+    machine.launches[str(func)] += 1
+    if _waits(func, args):
+        machine.wait_here(str(func), device)
+        raw_args, raw_kwargs = _raw((args, kwargs))
+        result = _plain(func, raw_args, raw_kwargs)
+        if func._schema.is_mutable:
+            return _written(func, args, kwargs)
+        return _wrap_new(machine, result, device)
+    if func._schema.is_mutable:
+        return _change(machine, func, args, kwargs, device)
+    return _return_new(machine, func, args, kwargs, device)
+
+
+# --- kinds of operations --------------------------------------------------------------------------
+
+
+def _on_cpu(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation on CPU tensors; pinned memory is remembered by its address."""
+    if func is aten.is_pinned.default:
+        return _is_pinned(machine, args[0])
+    if func in (aten.pin_memory.default, aten._pin_memory.default):
+        return pin(machine, args[0].clone())
+    pinned = kwargs.pop("pin_memory", None)
+    result = func(*args, **kwargs)
+    return pin(machine, result) if pinned else result
+
+
+def pin(machine: Machine, tensor: Tensor) -> Tensor:
+    """Return a CPU tensor that counts as pinned, as long as this object is alive."""
+    address = tensor.untyped_storage().data_ptr()
+    machine.pinned.add(address)
+    weakref.finalize(tensor, machine.pinned.discard, address)
+    return tensor
+
+
+def _is_pinned(machine: Machine, tensor: Tensor) -> bool:
+    return tensor.untyped_storage().data_ptr() in machine.pinned
+
+
+def _waits(func: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether the host must know numbers to go on: a value, or the size of a result."""
+    tags = func.tags
+    draws = any(argument.name == "generator" for argument in func._schema.arguments)
+    if torch.Tag.data_dependent_output in tags or draws:  # the generator is the CPU's
+        return True
+    if func in _INDEXING:
+        return any(_is_mask(each) for each in args[1] if each is not None)
+    return torch.Tag.dynamic_output_shape in tags
+
+
+def _is_mask(index: Tensor) -> bool:
+    return index.dtype in (torch.bool, torch.uint8)
+
+
+def _check_devices(
+    machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: int
+) -> None:
+    """Refuse tensors of different devices, as CUDA's operations do."""
+    for tensor in _tensors((args, kwargs)):
+        if isinstance(tensor, EmulatedTensor):
+            if tensor.memory.device != device:
+                raise RuleError(f"{func}: tensors on cuda:{device} and cuda:{tensor.memory.device}")
+        elif tensor.dim():
+            if func in _INDEXING and isinstance(args[0], EmulatedTensor):
+                # torch copies an index from the CPU, and waits for it.
+                machine.wait_here("index on the CPU", device)
+            else:
+                raise RuleError(f"{func}: tensors on cuda:{device} and cpu")
+
+
+def _return_new(
+    machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: int
+) -> Any:
+    """Run an operation that changes nothing: it returns views, or new tensors."""
+    raw_args, raw_kwargs = _raw((args, kwargs))
+    result = _plain(func, raw_args, raw_kwargs)
+    owners = {t.raw.untyped_storage().data_ptr(): t.memory for t in _emulated((args, kwargs))}
+    news = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+    shared = [owners.get(t.untyped_storage().data_ptr()) for t in news]
+    if news and all(shared):
+        return tree_map_only(
+            Tensor, lambda t: EmulatedTensor(t, owners[t.untyped_storage().data_ptr()]), result
+        )
+    if any(shared):
+        raise NotImplementedError(f"{func} returns views and new tensors")
+    wrapped = _wrap_new(machine, result, device)
+    if func in (aten.empty.memory_format, aten.empty_strided.default, aten.empty_like.default,
+                aten.new_empty.default, aten.new_empty_strided.default):  # fmt: skip
+        for each in news:
+            _poison(each)
+        return wrapped
+
+    def work() -> None:
+        for target, value in zip(
+            news,
+            (t for t in tree_leaves(_plain(func, raw_args, raw_kwargs)) if isinstance(t, Tensor)),
+            strict=True,
+        ):
+            _plain(aten.copy_.default, (target, value), {})
+
+    if _is_immediate(machine):
+        return wrapped
+    for each in news:
+        _poison(each)
+    machine.stream(device).push(work)
+    return wrapped
+
+
+def _is_immediate(machine: Machine) -> bool:
+    """Return whether a result may stay as it was computed for its shape."""
+    return machine.order is Order.NOW and not machine.is_capturing
+
+
+def _change(
+    machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: int
+) -> Any:
+    """Queue an operation that writes into its arguments; return them."""
+    raw_args, raw_kwargs = _raw((args, kwargs))
+    machine.stream(device).push(lambda: _plain(func, raw_args, raw_kwargs))
+    return _written(func, args, kwargs)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return what an operation returns that writes into its arguments."""
+    written = [
+        kwargs[a.name] if a.name in kwargs else args[i]
+        for i, a in enumerate(func._schema.arguments)
+        if a.alias_info is not None
+        and a.alias_info.is_write
+        and (a.name in kwargs or i < len(args))
+    ]
+    count = len(func._schema.returns)
+    if count == 0:
+        return None
+    if count == 1 and len(written) == 1:
+        return written[0]
+    if count == len(written):
+        return tuple(written)
+    raise NotImplementedError(f"{func} changes {len(written)} tensors and returns {count}")
+
+
+def _copy(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Copy within a device, to it, or from it."""
+    wait = not (
+        kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2])
+    )
+    if func is aten.copy_.default:
+        target, source = args[0], args[1]
+    else:
+        source = args[0]
+        wanted = kwargs.get("device")
+        index = _gpu_index(wanted) if wanted is not None else _index_of(source)
+        dtype = kwargs.get("dtype") or source.dtype
+        layout = _plain(aten.empty_like.default, (_raw(source),), {"dtype": dtype})
+        if kwargs.get("memory_format") not in (None, torch.preserve_format):
+            layout = layout.contiguous(memory_format=kwargs["memory_format"])
+        if index is None:
+            target = pin(machine, layout) if kwargs.get("pin_memory") else layout
+        else:
+            target = _wrap_new(machine, layout, index)
+            _poison(layout)
+    to, source_gpu = _index_of(target), _index_of(source)
+    raw_target, raw_source = _raw((target, source))
+
+    def work() -> None:
+        _plain(aten.copy_.default, (raw_target, raw_source), {})
+
+    if to is not None and source_gpu is not None:
+        machine.launches["copy"] += 1
+        there, here = machine.stream(to), machine.stream(source_gpu)
+        if to == source_gpu:
+            there.push(work)
+        else:  # torch copies on the source's stream, and makes both wait for each other
+            before = there.queued
+            here.push(lambda: there.run_to(before))
+            here.push(work)
+            after = here.queued
+            there.push(lambda: here.run_to(after))
+    elif to is not None:
+        machine.launches["copy to device"] += 1
+        if not source.dim() or not _is_pinned(machine, source):
+            if source.dim():
+                machine.sync("copy from memory that is not pinned")
+            # The driver has read the source when the call returns.
+            raw_source = _plain(aten.clone.default, (raw_source,), {})
+        machine.stream(to).push(work)
+        if wait and source.dim():
+            machine.wait_here("copy to the device", to)
+    elif source_gpu is not None:
+        machine.launches["copy from device"] += 1
+        machine.stream(source_gpu).push(work)
+        if wait or not _is_pinned(machine, target):
+            machine.wait_here("copy from the device", source_gpu)
+    else:
+        work()
+    return target
+
+
+# --- small parts ----------------------------------------------------------------------------------
+
+
+def _wrap_new(machine: Machine, result: Any, device: int) -> Any:
+    """Return new raw tensors as tensors of a GPU, with memory of their own."""
+
+    def wrap(raw: Tensor) -> EmulatedTensor:
+        memory = Memory(machine, raw, machine.stream(device))
+        machine.keep_for_capture(memory)
+        return EmulatedTensor(raw, memory)
+
+    return tree_map_only(Tensor, wrap, result)
+
+
+def _plain(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run an operation on raw tensors, past all emulation."""
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        return func(*args, **kwargs)
+
+
+def _poison(raw: Tensor) -> None:
+    if raw.numel():
+        value = _POISON.get(raw.dtype, float("nan") if raw.is_floating_point() else 0)
+        _plain(aten.fill_.Scalar, (raw, value), {})
+
+
+def _raw(tree: Any) -> Any:
+    return tree_map_only(EmulatedTensor, lambda t: t.raw, tree)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(tree) if isinstance(t, Tensor)]
+
+
+def _emulated(tree: Any) -> Any:
+    return (t for t in tree_leaves(tree) if isinstance(t, EmulatedTensor))
+
+
+def _index_of(tensor: Tensor) -> int | None:
+    return tensor.memory.device if isinstance(tensor, EmulatedTensor) else None
+
+
+def _gpu_index(device: torch.device | str) -> int | None:
+    found = torch.device(device)
+    return (found.index or 0) if found.type == "cuda" else None

@@ -1,0 +1,269 @@
+"""The engine on emulated GPUs: the same answers in every order of the queued work.
+
+The model has random weights and five blocks. The expected answers are those of the emulated GPU
+with plenty of memory, where work runs immediately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+from cogvlm2_lite.backends import pinned
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.answer import Request
+from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.errors import CheckpointError, DoesNotFitError
+from cogvlm2_lite.events import Cancel, Finished, Replanned
+from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.memory import work
+from cogvlm2_lite.memory.plan import DeviceBudget
+from cogvlm2_lite.memory.residency import Residency
+from cogvlm2_lite.model.kv_cache import KVKind
+from cogvlm2_lite.sampling import Sampling
+from tests.emulated_cuda.install import emulated_cuda
+from tests.emulated_cuda.machine import Order
+from tests.helpers.answers import picture
+from tests.helpers.folders import random_folder
+from tests.helpers.goldens import make_chunk
+
+PLENTY = 1 << 30
+ORDERS = [(Order.LATE, 0), (Order.RANDOM, 1), (Order.RANDOM, 2)]
+
+
+@pytest.fixture(autouse=True)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the ring of pinned buffers turn, and the budgets mean something, for small weights."""
+    monkeypatch.setattr(pinned, "RING_BYTES", 1 << 14)
+    monkeypatch.setattr(work, "KERNEL_SCRATCH_BYTES", 1 << 14)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The model, what it answers, and the memory with which it streams all it can."""
+
+    folder: Path
+    texts: list[str]
+    least_bytes: int
+    most_bytes: int
+
+    def budget(self, share: float) -> int:
+        return int(self.least_bytes + (self.most_bytes - self.least_bytes) * share)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    folder = random_folder(tmp_path_factory.mktemp("models") / "random")
+    with patch.object(work, "KERNEL_SCRATCH_BYTES", 1 << 14), emulated_cuda():
+        model = opened(folder)
+        most = model.plan.peak_bytes
+        low, high = 0, most
+        while high - low > 4096:
+            middle = (low + high) // 2
+            try:
+                opened(folder, middle)
+            except DoesNotFitError:
+                low = middle
+            else:
+                high = middle
+        return Known(folder, texts(model), high, most)
+
+
+def opened(folder: Path, *budgets: int, dtype: str = "bfloat16", **options: Any) -> Model:
+    return open_model(
+        folder,
+        compute=choose_compute("cuda", dtype),
+        budgets=[
+            DeviceBudget(device=f"cuda:{index}", device_bytes=nbytes, host_bytes=PLENTY)
+            for index, nbytes in enumerate(budgets or (PLENTY,))
+        ],
+        **options,
+    )
+
+
+def text(model: Model, **sampling: Any) -> str:
+    values = {"max_new_tokens": 8, "repetition_guard": False, **sampling}
+    *_, last = model.answer("What?", picture(1), sampling=Sampling(**values))
+    assert isinstance(last, Finished)
+    return last.text
+
+
+def texts(model: Model) -> list[str]:
+    return [text(model), text(model, repetition_penalty=1.3)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize(("order", "seed"), ORDERS)
+def test_no_order_of_the_work_changes_an_answer(
+    known: Known, share: float, order: Order, seed: int
+) -> None:
+    with emulated_cuda(order=order, seed=seed) as machine:
+        model = opened(known.folder, known.budget(share))
+        assert model.plan.streams == (share < 0.4)
+        assert texts(model) == known.texts
+        assert model.runtime.graphs is not None
+        assert model.runtime.graphs.trouble == ""
+        assert model.runtime.graphs.replays > 0
+        assert machine.peak[0] <= known.budget(share) + (64 << 10)
+
+
+# --- controls: faults that must be seen -----------------------------------------------------------
+
+
+def _do_not_wait(upload: pinned.PinnedUpload) -> None:
+    """Release weights that queued work still reads."""
+
+
+def _reuse_at_once(upload: pinned.PinnedUpload) -> Any:
+    if len(upload._ring) < 2:
+        buffer = torch.empty(pinned.RING_BYTES, dtype=torch.uint8, pin_memory=True)
+        upload._ring.append((buffer, torch.cuda.Event()))
+        return upload._ring[-1]
+    upload._turn = 1 - upload._turn
+    return upload._ring[upload._turn]
+
+
+def _leave_at_once(upload: pinned.PinnedUpload, *error: Any) -> None:
+    upload._context.__exit__(*error)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("wait_for_computing", _do_not_wait),
+        ("_next_buffer", _reuse_at_once),
+        ("__exit__", _leave_at_once),
+    ],
+)
+def test_a_missing_wait_is_seen(known: Known, method: str, fault: Callable[..., Any]) -> None:
+    wrong = False
+    with patch.object(pinned.PinnedUpload, method, fault), emulated_cuda(order=Order.LATE):
+        model = opened(known.folder, known.budget(0))
+        try:
+            wrong = texts(model) != known.texts
+        except CheckpointError:  # what was uploaded is no valid weight
+            wrong = True
+    assert wrong
+
+
+def scores(model: Model) -> list[Tensor]:
+    """Return the scores of decode steps, in the middle of which all weights are released."""
+    ids = torch.arange(20)[None] + 10
+    chunk, cache = make_chunk(ids, torch.zeros_like(ids)), model.runtime.new_cache()
+    run(model.runtime.prefill(chunk, None, cache, Cancel()))
+    found = []
+    for step in range(8):
+        if step == 5:
+            model.runtime.residency.release()
+        found.append(model.runtime.decode_one_token(40 + step, 20 + step, cache).cpu())
+    return found
+
+
+def test_a_graph_of_released_weights_is_seen(known: Known) -> None:
+    """The key of a graph has the residency's version; without it, it reads freed memory."""
+    unchanged = property(lambda residency: 1, lambda residency, value: None)
+    with emulated_cuda(order=Order.LATE):
+        right = scores(opened(known.folder))
+        with patch.object(Residency, "version", unchanged, create=True):
+            wrong = scores(opened(known.folder))
+    assert all(map(torch.equal, right[:5], wrong[:5]))
+    assert not torch.equal(right[5], wrong[5])
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 0.8, "top_p": 0.9, "seed": 3},
+        {"temperature": 0.8, "top_k": 5, "seed": 3},
+        {"frequency_penalty": 0.5, "presence_penalty": 0.3},
+        {"logprobs": 3},
+        {"json_object": True},
+    ],
+    ids=lambda sampling: "-".join(sampling),
+)
+def test_sampling_is_the_same_while_streaming(known: Known, sampling: dict[str, Any]) -> None:
+    with emulated_cuda():
+        expected = text(opened(known.folder), **sampling)
+    with emulated_cuda(order=Order.LATE):
+        assert text(opened(known.folder, known.budget(0)), **sampling) == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("kv", list(KVKind))
+def test_number_types_and_kinds_of_cache(known: Known, dtype: str, kv: KVKind) -> None:
+    with emulated_cuda():
+        expected = text(opened(known.folder, dtype=dtype, kv=kv))
+    with emulated_cuda(order=Order.RANDOM, seed=5):
+        assert text(opened(known.folder, known.budget(0.5), dtype=dtype, kv=kv)) == expected
+
+
+def test_two_gpus(known: Known) -> None:
+    for share in (1.0, 0.6):
+        with emulated_cuda(devices=2, order=Order.LATE) as machine:
+            model = opened(known.folder, *2 * [known.budget(share)])
+            assert all(device.blocks for device in model.plan.devices)
+            assert texts(model) == known.texts
+            assert min(machine.peak) > 0
+
+
+def test_several_answers_at_once_are_those_of_each_alone(known: Known) -> None:
+    with emulated_cuda(order=Order.RANDOM, seed=1):
+        model = opened(known.folder, parallel=3)
+        sampling = Sampling(max_new_tokens=8, repetition_guard=False)
+        for number in range(3):
+            image = open_image(picture(number))
+            request = Request(question=f"What {number}?", image=image, sampling=sampling)
+            model.engine.begin(number, request, Cancel())
+        found: dict[int, str] = {}
+        while model.engine.busy:
+            for number, event in model.engine.turn():
+                assert not isinstance(event, Exception)
+                if isinstance(event, Finished):
+                    found[number] = event.text
+    with emulated_cuda():
+        model = opened(known.folder)
+        for number in range(3):
+            *_, last = model.answer(f"What {number}?", picture(number), sampling=sampling)
+            assert last.text == found[number]
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def allocations(known: Known) -> int:
+    """Return how many allocations an answer makes."""
+    with patch.object(work, "KERNEL_SCRATCH_BYTES", 1 << 14), emulated_cuda() as machine:
+        model = opened(known.folder)
+        before = machine.allocations
+        text(model)
+        return machine.allocations - before
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_a_failed_allocation_changes_no_answer(known: Known, allocations: int, part: int) -> None:
+    """Evenly spread allocations of an answer fail, one in each answer."""
+    failed = replanned = 0
+    for number in range(1 + 13 * part, allocations, allocations // 5):
+        with emulated_cuda() as machine:
+            model = opened(known.folder)
+            machine.fail_at = machine.allocations + number
+            sampling = Sampling(max_new_tokens=8, repetition_guard=False)
+            events = list(model.answer("What?", picture(1), sampling=sampling))
+            assert isinstance(events[-1], Finished)
+            assert events[-1].text == known.texts[0], number
+            failed += machine.allocations >= machine.fail_at
+            replanned += any(isinstance(event, Replanned) for event in events)
+    assert failed > 0
+    assert replanned > 0
