@@ -5289,6 +5289,26 @@
         <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
     </message>
     <message>
+        <source>{file} has no rows that can be used: {reasons}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Rows need an answer, and a picture that can be found.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>a gain is shown</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>lower</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>higher</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>{device} has no bfloat16, and small gradients are lost in float16.</source>
         <translation>{device} 不支持 bfloat16，而在 float16 中微小的梯度会丢失。</translation>
     </message>
