@@ -194,3 +194,60 @@ def by_depth(
     return (
         f'<svg viewBox="0 0 680 316" role="img" aria-label="{escape(what)}">{"".join(drawn)}</svg>'
     )
+
+
+_MOST_POINTS, _MOST_DOTS = 300, 40
+
+
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]], what: str, axis: str) -> str:
+    """Return a line chart of numbers over time, as SVG; long lines are thinned to their means.
+
+    lines  name to points (x, y), both 0 or more, x growing
+    what   description for screen readers
+    axis   what is counted from left to right
+    """
+    points = {name: _thinned(each) for name, each in lines.items() if each}
+    if not points:
+        return "<p>There is nothing to show yet.</p>"
+    last = max(each[-1][0] for each in points.values()) or 1.0
+    most = max(y for each in points.values() for _, y in each) or 1.0
+
+    def place(x: float, y: float) -> str:
+        return f"{60 + 600 * x / last:.1f},{270 - 230 * y / most:.1f}"
+
+    drawn = []
+    for tick in range(5):
+        y = 270 - 230 * tick / 4
+        drawn.append(
+            f'<line class="grid" x1="60" x2="660" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="soft" x="52" y="{y + 4:.1f}" text-anchor="end">{most * tick / 4:.3g}'
+            "</text>"
+        )
+    for number, (name, each) in enumerate(points.items()):
+        style, x = _COLOURS[number % len(_COLOURS)], 60 + 150 * number
+        path = " ".join(place(*point) for point in each)
+        dots = ""
+        if len(each) <= _MOST_DOTS:
+            places = (place(*point).split(",") for point in each)
+            dots = "".join(f'<circle class="dot" cx="{a}" cy="{b}" r="3"/>' for a, b in places)
+        drawn.append(
+            f'<g class="{style}"><polyline class="link" points="{path}"/>{dots}'
+            f'<circle class="dot" cx="{x}" cy="16" r="5"/></g>'
+            f'<text x="{x + 12}" y="20">{escape(name)}</text>'
+        )
+    drawn += [
+        f'<text class="soft" x="{60 + 600 * share:.1f}" y="290" text-anchor="middle">'
+        f"{last * share:.0f}</text>"
+        for share in ((0, 0.5, 1) if last >= 2 else (0, 1))
+    ]
+    drawn.append(f'<text class="soft" x="360" y="308" text-anchor="middle">{escape(axis)}</text>')
+    return (
+        f'<svg viewBox="0 0 680 316" role="img" aria-label="{escape(what)}">{"".join(drawn)}</svg>'
+    )
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return few points: each is the mean of neighbours, at the place of the last of them."""
+    size = -(-len(points) // _MOST_POINTS)
+    parts = [points[begin : begin + size] for begin in range(0, len(points), size)]
+    return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cogvlm2_lite.cli.console import INTERRUPTED, Console
+from cogvlm2_lite.cli.finetune_output import Reporter
 from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
 from cogvlm2_lite.cli.parser import DEVICE_HELP, Parser, add_budget_options
 from cogvlm2_lite.cli.words import as_text
@@ -20,14 +19,10 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.exclusive import exclusive_folder
-from cogvlm2_lite.file_names import to_json, valid_text
-from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
-from cogvlm2_lite.units import format_bytes, format_seconds
+from cogvlm2_lite.file_names import valid_text
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.finetune.learn import LearnEvent, StepDone
-    from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
-    from cogvlm2_lite.finetune.report import Answers
+    from cogvlm2_lite.finetune.prepare import TrainingTask
 
 _EPILOG = """\
 DATA is a file or folder of pictures with answers: JSONL or JSON (LLaVA, ShareGPT, OpenAI, Alpaca
@@ -140,6 +135,36 @@ def build_parser() -> Parser:
         "--step", type=int, default=16, metavar="N", help="answers in a step (default: 16)"
     )
     train.add_argument("--seed", type=int, default=0, metavar="N", help="seed (default: 0)")
+    train.add_argument(
+        "--schedule",
+        choices=("cosine", "constant"),
+        default="cosine",
+        help="learning rate after a warm-up: a cosine to a tenth, or constant; epochs can be added "
+        "to a run with the latter (default: cosine)",
+    )
+    train.add_argument(
+        "--weight-decay", type=float, default=0.0, metavar="W", help="of AdamW (default: 0)"
+    )
+    train.add_argument(
+        "--clip",
+        type=float,
+        default=1.0,
+        metavar="NORM",
+        help="scale longer gradients down to this norm (default: 1)",
+    )
+    train.add_argument(
+        "--lr-b-factor",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="learning rate of lora_B divided by that of lora_A, as in LoRA+ (default: 1)",
+    )
+    train.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N evaluations without a lower held-out loss (default: never)",
+    )
     device = parser.add_argument_group("device")
     device.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
     device.add_argument(
@@ -157,7 +182,8 @@ def build_parser() -> Parser:
         type=int,
         default=8,
         metavar="N",
-        help="held-out questions that are answered before and after (default: 8)",
+        help="held-out questions that are answered before, at each evaluation and after (default: "
+        "8)",
     )
     parser.add_argument(
         "--save-every",
@@ -171,6 +197,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--restart", action="store_true", help="delete the state of the run in OUT and start again"
+    )
+    parser.add_argument(
+        "--curve", action="store_true", help="draw the training loss in the terminal"
     )
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     parser.add_argument(
@@ -193,7 +222,7 @@ def main(
     control_lines  the commands that --control reads
     """
     args = build_parser().read(argv)
-    report = _Reporter(console or Console(), as_json=args.json)
+    report = Reporter(console or Console(), as_json=args.json, curve=args.curve)
     try:
         return _run(args, report, control_lines)
     except CogVLM2LiteError as error:
@@ -203,20 +232,25 @@ def main(
         return error.exit_code
 
 
-def _run(args: argparse.Namespace, report: _Reporter, control_lines: Iterable[str]) -> int:
+def _run(args: argparse.Namespace, report: Reporter, control_lines: Iterable[str]) -> int:
     task = _task(args)
     _check_out(task.out)
     from cogvlm2_lite.devices import prepare_threads
-    from cogvlm2_lite.finetune.learn import Interrupted, StepDone
+    from cogvlm2_lite.finetune.events import Interrupted
+    from cogvlm2_lite.finetune.pages import RunPages, progress_of, use_commands
     from cogvlm2_lite.finetune.prepare import prepare
 
     prepare_threads()
-    with _no_empty_folder(task.out), exclusive_folder(task.out, "finetune") as notices:
+    with (
+        _no_empty_folder(task.out),
+        exclusive_folder(task.out, "finetune") as notices,
+        _disk_errors(task.out),
+    ):
         for notice in notices:
             report.console.remark(valid_text(str(notice)))
         with report.console.working("Reading the data"):
             prepared = prepare(task, report.read)
-        report.planned(prepared)
+        report.planned(prepared, task)
         if args.plan:
             return 0
         cancel = Cancel()
@@ -224,25 +258,33 @@ def _run(args: argparse.Namespace, report: _Reporter, control_lines: Iterable[st
             threading.Thread(
                 target=_follow, args=(control_lines, cancel), name="control", daemon=True
             ).start()
+        pages = RunPages(task, prepared, args.model)
         try:
             with stopped_by_interrupt(cancel):
                 for event in prepared.run.go(cancel):
                     report.learnt(event)
+                    pages.update()
                     if isinstance(event, Interrupted):
                         return INTERRUPTED
-                    if isinstance(event, StepDone):
-                        _write_curves(task.out, prepared)
-        except OSError as error:
-            raise DoesNotFitError(
-                "{folder} can't be written to: {why}.",
-                hint="Free some space, then run the same command again: it continues.",
-                folder=task.out,
-                why=error.strerror or error,
-            ) from error
-        answers = _answers(task, prepared, args.answers, report)
-        _write_page(task, prepared, answers)
-        report.finished(task.out, answers)
+        finally:
+            pages.write_if_possible()
+        use = use_commands(task, args.model)
+        report.finished(task.out, progress_of(prepared.run), use)
     return 0
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Turn errors of the file system into messages."""
+    try:
+        yield
+    except OSError as error:
+        raise DoesNotFitError(
+            "{folder} can't be written to: {why}.",
+            hint="Free some space, then run the same command again: it continues.",
+            folder=out,
+            why=error.strerror or error,
+        ) from error
 
 
 def _follow(lines: Iterable[str], cancel: Cancel) -> None:
@@ -260,13 +302,21 @@ def _task(args: argparse.Namespace) -> TrainingTask:
     replay, share = _replay(args.replay)
     settings = TrainingSettings(
         preset=args.preset, rank=args.rank, alpha=args.alpha, rate=args.lr, epochs=args.epochs,
-        step=args.step, seed=args.seed, bos=args.bos,
+        step=args.step, seed=args.seed, bos=args.bos, schedule=args.schedule,
+        max_grad_norm=args.clip, weight_decay=args.weight_decay, rate_factor_up=args.lr_b_factor,
     )  # fmt: skip
     settings.check()
-    for param, value in {"--max-tokens": args.max_tokens, "--save-every": args.save_every}.items():
-        if value is not None and value < 1:
+    limits = {
+        "--max-tokens": (args.max_tokens, 1), "--save-every": (args.save_every, 1),
+        "--patience": (args.patience, 1), "--answers": (args.answers, 0),
+    }  # fmt: skip
+    for param, (value, least) in limits.items():
+        if value is not None and value < least:
             raise UsageError(
-                "{param} must be {least} or more, not {value}.", param=param, least=1, value=value
+                "{param} must be {least} or more, not {value}.",
+                param=param,
+                least=least,
+                value=value,
             )
     return TrainingTask(
         model=model_folder(args.model),
@@ -292,6 +342,8 @@ def _task(args: argparse.Namespace) -> TrainingTask:
         offload=args.offload,
         restart=args.restart,
         save_every=args.save_every,
+        patience=args.patience,
+        answers=args.answers,
     )
 
 
@@ -330,156 +382,3 @@ def _no_empty_folder(out: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):  # it has files, or it was never made
             out.rmdir()
-
-
-def _write_curves(out: Path, prepared: Prepared) -> None:
-    """Write the TensorBoard file at the end of each epoch and of the run."""
-    from cogvlm2_lite.finetune.curves import event_file
-
-    run, step = prepared.run, prepared.run.place.step
-    if step == len(run.plan) or run.plan[step][0] != run.plan[step - 1][0]:
-        data = event_file(run.log)
-        write_whole(out / "training" / "events.out.tfevents.0", lambda file: file.write_bytes(data))
-
-
-def _answers(
-    task: TrainingTask, prepared: Prepared, count: int, report: _Reporter
-) -> list[Answers]:
-    """Answer held-out questions with the base model and with the adapter."""
-    from cogvlm2_lite.finetune.held_out import answers
-    from cogvlm2_lite.finetune.report import Answers
-
-    asked = prepared.held_out[: max(count, 0)]
-    if not asked:
-        return []
-    texts: list[list[str]] = []
-    for place, adapter in enumerate((None, task.out)):
-        given: list[str] = []
-        for text in answers(task.model, asked, adapter, task.template, upright=task.upright):
-            given.append(text)
-            share = (place * len(asked) + len(given)) / (2 * len(asked))
-            report.console.progress("Answering held-out questions", share)
-        texts.append(given)
-    return [
-        Answers(question=e.question, expected=e.answer, before=before, after=after)
-        for e, before, after in zip(asked, *texts, strict=True)
-    ]
-
-
-def _write_page(task: TrainingTask, prepared: Prepared, answers: Sequence[Answers]) -> None:
-    from cogvlm2_lite.finetune.report import render
-
-    settings = asdict(task.settings)
-    facts = {
-        "model": task.model.name,
-        "data": f"{task.data.name} ({prepared.form})",
-        "answers learnt": f"{len(prepared.learnt)} + {prepared.replayed} replayed",
-        "answers held out": str(len(prepared.held_out)),
-        "acts on": task.settings.acts_on,
-        "answers begin with a space": "yes" if prepared.space else "no",
-        **{name: str(value) for name, value in settings.items() if value is not None},
-    }
-    reasons = Counter(each.reason.value for each in prepared.skipped).most_common()
-    use = [f'cogvlm2-lite ask MODEL picture.jpg "Question" --adapter {task.out.name}']
-    page = render(f"Adapter {task.out.name}", facts, prepared.run.log, answers, reasons, use)
-    file = task.out / "report.html"
-    if file.is_file() and not is_sealed(file.read_bytes()):
-        return  # somebody edited it
-    data = sealed_page(page)
-    write_whole(file, lambda temporary: temporary.write_bytes(data))
-
-
-class _Reporter:
-    """Prints the progress, as text or with --json as events."""
-
-    def __init__(self, console: Console, *, as_json: bool) -> None:
-        self.console, self._json = console, as_json
-
-    def event(self, name: str, **values: Any) -> None:
-        if self._json:
-            self.console.line(to_json({"event": name, **values}))
-
-    def _say(self, text: str) -> None:
-        if not self._json:
-            self.console.line(text)
-
-    def read(self, done: int, total: int) -> None:
-        if not self._json:
-            self.console.progress(f"Reading row {done} of {total}", done / total)
-
-    def planned(self, prepared: Prepared) -> None:
-        run, skipped = prepared.run, prepared.skipped
-        pictures = len({e.group for e in prepared.learnt if e.sample.picture is not None})
-        self.event(
-            "planned",
-            form=prepared.form,
-            answers=len(prepared.learnt),
-            pictures=pictures,
-            held_out=len(prepared.held_out),
-            replayed=prepared.replayed,
-            skipped=len(skipped),
-            steps=len(run.plan),
-            resumed=prepared.resumed,
-            numbers=prepared.numbers,
-            answer_space=prepared.space,
-        )
-        self._say(
-            f"{len(prepared.learnt)} answers about {pictures} pictures to learn ({prepared.form}), "
-            f"{len(prepared.held_out)} held out, {prepared.replayed} replayed."
-        )
-        if skipped:
-            reasons = Counter(each.reason.value for each in skipped).most_common(5)
-            named = ", ".join(f"{count} {reason}" for reason, count in reasons)
-            self._say(f"{len(skipped)} skipped: {named} (training/skipped.jsonl).")
-        form = "begin with a space" if prepared.space else "begin without a space"
-        measured = ""
-        if prepared.space_losses is not None:
-            measured = " (loss {:.2f} without, {:.2f} with one)".format(*prepared.space_losses)
-        self._say(f"Answers {form}{measured}. Longest: {prepared.longest} tokens.")
-        self._say(
-            f"{prepared.numbers:,} numbers to train, {format_bytes(4 * prepared.numbers)}. "
-            f"{len(run.plan)} steps."
-        )
-        if prepared.resumed:
-            self._say(f"Continues after step {prepared.resumed}.")
-
-    def learnt(self, event: LearnEvent) -> None:
-        from cogvlm2_lite.finetune.learn import Evaluated, Interrupted, Saved, StepDone
-
-        names = {
-            StepDone: "step",
-            Evaluated: "evaluated",
-            Saved: "saved",
-            Interrupted: "interrupted",
-        }
-        self.event(names[type(event)], **asdict(event))
-        if isinstance(event, StepDone):
-            self._step(event)
-        elif isinstance(event, Evaluated):
-            best = ", the best so far" if event.best else ""
-            self._say(f"step {event.step}: held-out loss {event.loss:.4f}{best}")
-        elif isinstance(event, Interrupted):
-            self._say("Stopped and saved. Run the same command again to go on.")
-
-    def _step(self, event: StepDone) -> None:
-        if not self._json:
-            rate = event.tokens / max(event.seconds, 1e-9)
-            self.console.progress(
-                f"step {event.step} of {event.steps}, epoch {event.epoch}, loss {event.loss:.3f}, "
-                f"{rate:.0f} tokens/s, {format_seconds(event.seconds_left)} left",
-                event.step / event.steps,
-            )
-
-    def finished(self, out: Path, answers: Sequence[Answers]) -> None:
-        from cogvlm2_lite.finetune.report import exact
-
-        right, before = exact(answers, after=True), exact(answers, after=False)
-        self.event(
-            "finished", folder=str(out), asked=len(answers), right=right, right_before=before
-        )
-        for each in answers:
-            self._say(f"\n{each.question}\n  in the data: {each.expected}")
-            self._say(f"  before:      {each.before}\n  after:       {each.after}")
-        if answers:
-            self._say(f"\n{right} of {len(answers)} held-out answers are right, {before} before.")
-        self._say(f'Adapter: {out}. Use it with --adapter "{out}". Report: {out / "report.html"}')

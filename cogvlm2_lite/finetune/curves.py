@@ -7,9 +7,13 @@ the event (4). An event is a protobuf message: wall_time = 1, step = 2, file_ver
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from cogvlm2_lite.files import write_whole
 
 _MASK = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reversed
@@ -54,25 +58,86 @@ def _field(number: int, data: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def _scalar(step: int, tag: str, value: float) -> bytes:
-    one = _field(1, tag.encode()) + _varint(2 << 3 | 5) + struct.pack("<f", value)
-    # No wall time: the same run writes the same bytes.
-    return _varint(2 << 3) + _varint(step) + _field(5, _field(1, one))
+def _event(step: int, time: float, values: Mapping[str, float]) -> bytes:
+    summary = b"".join(
+        _field(1, _field(1, tag.encode()) + _varint(2 << 3 | 5) + struct.pack("<f", value))
+        for tag, value in values.items()
+    )
+    when = _varint(1 << 3 | 1) + struct.pack("<d", time)
+    return _record(when + _varint(2 << 3) + _varint(step) + _field(5, summary))
 
 
-_TAGS = {
-    "loss": "Train/Loss",
-    "lr": "Train/LearningRate",
-    "grad_norm": "Train/GradNorm",
-    "held_out": "Eval/Epoch_Loss",
-}
+def _exp(loss: float) -> float:
+    return math.exp(min(loss, 80.0))  # the largest power that a float32 has room for is e^88
 
 
-def event_file(log: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return a TensorBoard file with the numbers of the lines of `log.jsonl`."""
-    records = [_record(_field(3, b"brain.Event:2"))]
-    for entry in log:
-        for key, tag in _TAGS.items():
-            if key in entry:
-                records.append(_record(_scalar(int(entry["step"]), tag, float(entry[key]))))
-    return b"".join(records)
+class Scalars:
+    """Turns the lines of `log.jsonl` into TensorBoard's numbers, with the tags of the demo."""
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._sum = self._labels = 0.0
+
+    def of(self, entry: Mapping[str, Any]) -> dict[str, float]:
+        """Return the numbers of a line by tag. Lines come in their order."""
+        if "held_out" in entry:
+            return self._evaluation(entry)
+        found = {}
+        for key, tag in (
+            ("loss", "Train/Loss"), ("lr", "Train/LearningRate"), ("grad_norm", "Train/GradNorm"),
+        ):  # fmt: skip
+            if entry.get(key) is not None:
+                found[tag] = float(entry[key])
+        if entry.get("seconds"):
+            found["Train/TokensPerSecond"] = entry["tokens"] / entry["seconds"]
+        if entry.get("epoch", 0) != self._epoch:
+            self._epoch, self._sum, self._labels = entry.get("epoch", 0), 0.0, 0.0
+        if entry.get("loss") is not None:
+            labels = entry.get("labels", 1)
+            self._sum += entry["loss"] * labels
+            self._labels += labels
+        return found
+
+    def _evaluation(self, entry: Mapping[str, Any]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if self._labels:
+            mean = self._sum / self._labels
+            found |= {"Train/Epoch_Loss": mean, "Train/Perplexity": _exp(mean)}
+        for key, end in (("held_out", ""), ("old", "_Old")):
+            if entry.get(key) is not None:
+                loss = float(entry[key])
+                found |= {f"Eval/Epoch_Loss{end}": loss, f"Eval/Perplexity{end}": _exp(loss)}
+        return found
+
+
+class EventFile:
+    """A file for TensorBoard that grows with the log; TensorBoard may be reading it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._written = -1  # lines; -1: the file has to be made
+        self._scalars = Scalars()
+
+    def update(self, log: Sequence[Mapping[str, Any]]) -> None:
+        """Append the lines that are not in the file. Raises OSError; the file is then made anew."""
+        if self._written < 0:
+            self._scalars = Scalars()
+            data = self._header(log) + self._records(log)
+            write_whole(self._file, lambda temporary: temporary.write_bytes(data))
+        elif len(log) > self._written:
+            data, self._written = self._records(log[self._written :]), -1
+            with self._file.open("ab") as stream:
+                stream.write(data)
+        self._written = len(log)
+
+    def _header(self, log: Sequence[Mapping[str, Any]]) -> bytes:
+        when = _varint(1 << 3 | 1) + struct.pack("<d", float(log[0].get("time", 0)) if log else 0)
+        return _record(when + _field(3, b"brain.Event:2"))
+
+    def _records(self, log: Iterable[Mapping[str, Any]]) -> bytes:
+        records = []
+        for entry in log:
+            values = self._scalars.of(entry)
+            if values:
+                records.append(_event(int(entry["step"]), float(entry.get("time", 0)), values))
+        return b"".join(records)

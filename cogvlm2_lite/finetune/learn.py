@@ -5,90 +5,42 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cogvlm2_lite import __version__
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.bench.peak import PeakMemory
+from cogvlm2_lite.engine.replan import DEVICE_ERROR
 from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.finetune import failures
+from cogvlm2_lite.finetune.adapter_folder import AdapterFolder, Facts, HeldOutLoss
 from cogvlm2_lite.finetune.data import Example, steps_of_epoch, talks
+from cogvlm2_lite.finetune.evaluation import HeldOut, evaluated_steps, mean_loss
+from cogvlm2_lite.finetune.events import (
+    Evaluated,
+    Interrupted,
+    LearnEvent,
+    Notice,
+    Sampled,
+    Saved,
+    StepDone,
+)
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import Place, RunFolder
 from cogvlm2_lite.finetune.update import Optimizer, OptimizerSettings, rate_factor
-from cogvlm2_lite.weights.adapter import peft_name, write_adapter
+from cogvlm2_lite.finetune.watch import Watch
+from cogvlm2_lite.text import Text
+from cogvlm2_lite.weights.adapter import peft_name
 
 SAVE_STEPS = 50
 """Steps between saved states, unless the user wants others."""
 _SAVE_SECONDS = 600.0
-_MOST_BAD_STEPS = 3
 _RATE_STEPS = 20
 """Steps from which the time left is estimated."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepDone:
-    """A step of the optimizer.
-
-    tokens  computed tokens, image tokens included
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    rate: float
-    grad_norm: float
-    answers: int
-    tokens: int
-    seconds: float
-    seconds_left: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """The loss of the held-out answers after a step; `best` if it is the lowest so far."""
-
-    step: int
-    loss: float
-    best: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """A state is on the disk."""
-
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interrupted:
-    """The run was asked to stop; its state is saved."""
-
-    step: int
-
-
-LearnEvent = StepDone | Evaluated | Saved | Interrupted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the adapter's own file says, besides steps and losses.
-
-    base       of `Base.to_json`
-    base_name  name of the base model, without a path
-    """
-
-    base: Mapping[str, Any]
-    base_name: str
-    template: str
-    answer_space: bool
-    data_fingerprint: str
 
 
 def new_pairs(
@@ -114,6 +66,20 @@ def _leaf(tensor: Tensor) -> Tensor:
     return leaf
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """What does not change the trained numbers.
+
+    save_every     steps between saved states
+    patience       evaluations without a lower held-out loss after which the run stops; None: never
+    device         whose memory is measured
+    """
+
+    save_every: int = SAVE_STEPS
+    patience: int | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
 class Run:
     """One training run, new or continued.
 
@@ -127,14 +93,14 @@ class Run:
         network: LearningNetwork,
         settings: TrainingSettings,
         learnt: Sequence[Example],
-        held_out: Sequence[Example],
+        held_out: HeldOut,
         facts: Facts,
         *,
-        save_every: int = SAVE_STEPS,
+        conduct: Conduct | None = None,
     ) -> None:
-        self._save_every = save_every
+        self._conduct = conduct or Conduct()
         self._folder, self._network, self._settings = folder, network, settings
-        self._held_out, self._facts = held_out, facts
+        self._held_out = held_out
         self._groups = talks(learnt)
         leaves = [each for pair in network.pairs.values() for each in (pair.down, pair.up)]
         self._optimizer = Optimizer(
@@ -142,6 +108,7 @@ class Run:
             OptimizerSettings(
                 weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm
             ),
+            factors=[1.0, settings.rate_factor_up] * len(network.pairs),
         )
         one = steps_of_epoch(self._groups, settings.step, settings.seed, 0)
         self.plan = [
@@ -149,117 +116,37 @@ class Run:
             for epoch in range(settings.epochs_for(len(one)))
             for step in steps_of_epoch(self._groups, settings.step, settings.seed, epoch)
         ]
+        self._steps_in_epoch = len(one)
         self.place = Place()
-        self._rate = settings.learning_rate(network.config)
-        self._answers, self._pictures = len(learnt), len(self._groups)
+        self.rate, self.epochs = settings.learning_rate(network.config), self.plan[-1][0] + 1
+        self._out = AdapterFolder(folder.out, settings, facts)
+        self._last_folder = AdapterFolder(folder.out / "last", settings, facts)
+        self._ends = (
+            evaluated_steps([epoch for epoch, _ in self.plan]) if held_out.examples else set()
+        )
+        self._watch = Watch(self._conduct.patience)
+        self._peak = PeakMemory(self._conduct.device)
+        self._took: list[float] = []
+        self._evaluation_seconds = 0.0
+        self._saved_at = time.monotonic()
+        self._unsaved: OSError | None = None
+        self._best: dict[str, Tensor] | None = None  # not written yet, because the disk is full
+        self._warning: Text | None = None
 
-    def resume(self) -> bool:
-        """Continue from the folder's newest state; returns whether there is one."""
-        found = self._folder.load()
-        if found is None:
-            return False
-        self.place, tensors = found
-        with torch.no_grad():
-            for name, pair in self._network.pairs.items():
-                pair.down.copy_(tensors[peft_name(name, "A")])
-                pair.up.copy_(tensors[peft_name(name, "B")])
-        self._optimizer.load(tensors, self.place.step)
-        return True
-
-    def go(self, cancel: Cancel) -> Generator[LearnEvent, None, None]:
-        """Do the remaining steps."""
-        saved_at, bad, took = time.monotonic(), 0, []
-        ends = {i + 1 for i, (epoch, _) in enumerate(self.plan) if self._last_of(i, epoch)}
-        while self.place.step < len(self.plan):
-            number = self.place.step
-            epoch, examples = self.plan[number]
-            began = time.monotonic()
-            loss = self._network.accumulate([example.sample for example in examples])
-            rate = self._rate * rate_factor(number, len(self.plan))
-            norm = self._optimizer.step(rate) if math.isfinite(loss) else self._optimizer.skip()
-            bad = 0 if math.isfinite(norm) else bad + 1
-            if bad >= _MOST_BAD_STEPS:
-                raise UsageError(
-                    "The loss is not a number in {count} steps in a row, the last at step {step}.",
-                    hint="Use a lower --lr, or look at these rows: {rows}. The last saved state "
-                    "is kept.",
-                    count=bad,
-                    step=number + 1,
-                    rows=", ".join(f"{e.row.source}:{e.row.line}" for e in examples[:4]),
-                )
-            self.place = replace(self.place, step=number + 1)
-            took.append(time.monotonic() - began)
-            recent = took[-_RATE_STEPS:]
-            left = sum(recent) / len(recent) * (len(self.plan) - number - 1)
-            done = StepDone(
-                step=number + 1,
-                steps=len(self.plan),
-                epoch=epoch + 1,
-                loss=loss,
-                rate=rate,
-                grad_norm=norm,
-                answers=len(examples),
-                tokens=sum(example.sample.input_ids.shape[1] for example in examples),
-                seconds=took[-1],
-                seconds_left=left,
-            )
-            self._folder.add(
-                {
-                    "step": done.step,
-                    "epoch": done.epoch,
-                    "loss": loss,
-                    "lr": rate,
-                    "grad_norm": norm,
-                    "tokens": done.tokens,
-                    "seconds": round(done.seconds, 3),
-                }
-            )
-            yield done
-            last = self.place.step == len(self.plan)
-            if self.place.step in ends and self._held_out:
-                yield self._evaluate()
-            due = time.monotonic() - saved_at >= _SAVE_SECONDS
-            if last or due or cancel.is_set or self.place.step % self._save_every == 0:
-                yield self._save()
-                saved_at = time.monotonic()
-            if cancel.is_set and not last:
-                yield Interrupted(step=self.place.step)
-                return
+    @property
+    def done(self) -> bool:
+        """Whether no step is left."""
+        return self.place.step == len(self.plan) or self._watch.stops
 
     @property
     def log(self) -> list[dict[str, Any]]:
         """The lines of the log: steps and evaluations."""
-        return self._folder.log
+        return self._folder.log.entries
 
-    def held_out_loss(self) -> float:
-        """Return the mean loss over the label tokens of the held-out answers."""
-        total, count = 0.0, 0
-        for group in _batches(self._held_out, 64):
-            samples = [example.sample for example in group]
-            total += sum(self._network.losses(samples))
-            count += sum(len(sample.label_positions) for sample in samples)
-        return total / count
-
-    def _last_of(self, index: int, epoch: int) -> bool:
-        return index + 1 == len(self.plan) or self.plan[index + 1][0] != epoch
-
-    def _evaluate(self) -> Evaluated:
-        loss = self.held_out_loss()
-        best = self.place.best_loss is None or loss < self.place.best_loss
-        if best:
-            self.place = replace(self.place, best_loss=loss, best_step=self.place.step)
-            self._write(self._folder.out)
-        self._folder.add({"step": self.place.step, "held_out": loss, "best": best})
-        return Evaluated(step=self.place.step, loss=loss, best=best)
-
-    def _save(self) -> Saved:
-        self._write(self._folder.out / "last")
-        if not self._held_out:
-            self._write(self._folder.out)
-        tensors = dict(self.tensors)
-        tensors.update(self._optimizer.state())
-        self._folder.save(self.place, tensors)
-        return Saved(step=self.place.step)
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        """Answers to held-out questions, by step."""
+        return self._folder.samples.entries
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -270,30 +157,262 @@ class Run:
             for side, tensor in (("A", pair.down), ("B", pair.up))
         }
 
-    def _write(self, folder: Path) -> None:
-        facts, settings = self._facts, self._settings
-        write_adapter(
-            folder,
-            self.tensors,
-            alpha=settings.alpha,
-            base_name=facts.base_name,
-            facts={
-                "tool": f"cogvlm2-lite {__version__}",
-                "base": dict(facts.base),
-                "acts_on": settings.acts_on,
-                "answer_space": facts.answer_space,
-                "template": facts.template,
-                "preset": settings.preset,
-                "seed": settings.seed,
-                "steps": self.place.step,
-                "rows": self._answers,
-                "pictures": self._pictures,
-                "data_fingerprint": facts.data_fingerprint,
-                "held_out_loss": self.place.best_loss,
-            },
+    def resume(self) -> bool:
+        """Continue from the folder's newest state; returns whether there is one."""
+        found = self._folder.load()
+        self._watch.replay(self.log)
+        if found is None:
+            if self.log:  # the model without an adapter is measured
+                self.place = Place(evaluated=0)
+            return False
+        self.place, tensors, self._warning = found
+        with torch.no_grad():
+            for name, pair in self._network.pairs.items():
+                pair.down.copy_(tensors[peft_name(name, "A")])
+                pair.up.copy_(tensors[peft_name(name, "B")])
+        self._optimizer.load(tensors, self.place.updates)
+        return True
+
+    def go(self, cancel: Cancel) -> Generator[LearnEvent, None, None]:
+        """Do the remaining steps.
+
+        Raises UsageError if the loss is not finite too often, DoesNotFitError if nothing could be
+        saved at the end, and DeviceError if the GPU fails. The last saved state counts then.
+        """
+        try:
+            yield from self._go(cancel)
+        except DEVICE_ERROR as error:
+            step, saved = self.place.step, self._folder.saved_step
+            raise failures.device_lost(error, step, saved) from error
+
+    def _go(self, cancel: Cancel) -> Generator[LearnEvent, None, None]:
+        if self._warning is not None:
+            yield Notice(step=self.place.step, text=self._warning)
+        # 1. Measure the model as it is, or where an earlier run was stopped.
+        if (yield from self._evaluate_if_due(cancel)):
+            yield from self._save()
+        # 2. Steps.
+        while not self.done and not cancel.is_set:
+            yield from self._step()
+            evaluated = yield from self._evaluate_if_due(cancel)
+            due = time.monotonic() - self._saved_at >= _SAVE_SECONDS
+            every = self.place.step % self._conduct.save_every == 0
+            if self.done or cancel.is_set or evaluated or due or every or self._unsaved:
+                yield from self._save()
+        if not self.done or cancel.is_set:
+            if self._folder.saved_step is None:  # stopped before the first step
+                yield from self._save()
+            yield Interrupted(step=self.place.step, saved=self._folder.saved_step)
+            return
+        # 3. What is known only at the end.
+        if self._unsaved is not None:
+            raise failures.not_saved(self._folder.out, self._unsaved, self._folder.saved_step)
+        if not (yield from self._finish(cancel)):
+            yield Interrupted(step=self.place.step, saved=self._folder.saved_step)
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def _step(self) -> Iterator[LearnEvent]:
+        number = self.place.step
+        epoch, examples = self.plan[number]
+        samples = [example.sample for example in examples]
+        began = time.monotonic()
+        rate = self.rate * rate_factor(
+            number, len(self.plan), self._settings.schedule, self._steps_in_epoch
         )
+        loss, norm = self._try_step(examples, rate, None)
+        repeated = not math.isfinite(norm) and self._network.dtype != torch.float32
+        if repeated:
+            loss, norm = self._try_step(examples, rate, torch.float32)
+        bad = not math.isfinite(norm)
+        self.place = replace(
+            self.place,
+            step=number + 1,
+            updates=self.place.updates + (not bad),
+            bad=self.place.bad + bad,
+            bad_row=self.place.bad_row + 1 if bad else 0,
+        )
+        self._took = [*self._took, time.monotonic() - began][-_RATE_STEPS:]
+        done = StepDone(
+            step=number + 1,
+            steps=len(self.plan),
+            epoch=epoch + 1,
+            loss=loss,
+            rate=rate,
+            grad_norm=norm,
+            answers=len(examples),
+            tokens=sum(sample.input_ids.shape[1] for sample in samples),
+            labels=sum(len(sample.label_positions) for sample in samples),
+            seconds=self._took[-1],
+            seconds_left=self._seconds_left(),
+            peak_bytes=self._peak.nbytes,
+            held_out=self._last("held_out"),
+            repeated=repeated,
+        )
+        self._peak.reset()
+        self._add(
+            {
+                "step": done.step,
+                "epoch": done.epoch,
+                "loss": loss,
+                "tokens": done.tokens,
+                "labels": done.labels,
+                "lr": rate,
+                "grad_norm": norm,
+                "seconds": round(done.seconds, 3),
+                "peak_bytes": done.peak_bytes,
+            }
+        )
+        yield done
+        if bad:
+            rows, saved = [each.row for each in examples], self._folder.saved_step
+            text = failures.not_finite(self.place, rows, self.rate, saved)
+            yield Notice(step=done.step, text=text)
+        notice = self._watch.step(loss)
+        if notice is not None:
+            yield Notice(step=done.step, text=notice)
 
+    def _try_step(
+        self, examples: Sequence[Example], rate: float, dtype: torch.dtype | None
+    ) -> tuple[float, float]:
+        """Compute a step and apply it if it is finite; return its loss and gradient norm."""
+        loss = self._network.accumulate([example.sample for example in examples], dtype)
+        norm = self._optimizer.step(rate) if math.isfinite(loss) else self._optimizer.skip()
+        return loss, norm
 
-def _batches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
-    for begin in range(0, len(examples), size):
-        yield examples[begin : begin + size]
+    def _seconds_left(self) -> float:
+        recent = sum(self._took) / len(self._took)
+        evaluations = sum(end > self.place.step for end in self._ends)
+        steps = len(self.plan) - self.place.step
+        return recent * steps + self._evaluation_seconds * evaluations
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self._folder.log.add({**entry, "time": round(time.time(), 3)})
+
+    def _first(self, key: str) -> float | None:
+        return next((each[key] for each in self.log if key in each), None)
+
+    def _last(self, key: str) -> float | None:
+        found = (each[key] for each in reversed(self.log) if key in each)
+        return next(found, None)
+
+    # --- evaluations ------------------------------------------------------------------------------
+
+    def held_out_loss(self) -> float:
+        """Return the mean loss over the label tokens of the held-out answers."""
+        loss = mean_loss(self._network, self._held_out.examples, Cancel())
+        assert loss is not None
+        return loss
+
+    def _evaluate_if_due(self, cancel: Cancel) -> Generator[LearnEvent, None, bool]:
+        """Measure the held-out answers; return whether that was done.
+
+        An evaluation that is cancelled is done again as a whole.
+        """
+        step = self.place.step
+        if step not in self._ends or self.place.evaluated >= step:
+            return False
+        began = time.monotonic()
+        # 1. Losses.
+        loss = mean_loss(self._network, self._held_out.examples, cancel)
+        old = mean_loss(self._network, self._held_out.old, cancel)
+        if loss is None:
+            return False
+        # 2. The model's own answers.
+        answers = yield from self._answers(step, cancel)
+        if cancel.is_set:
+            return False
+        # 3. The best adapter. Step 0 has none.
+        least = math.inf if self.place.best_loss is None else self.place.best_loss
+        best = bool(step) and loss < least
+        if best:
+            self.place = replace(self.place, best_loss=loss, best_step=step)
+            self._best = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        self.place = replace(self.place, evaluated=step)
+        for answer in answers:
+            self._folder.samples.add(asdict(answer))
+        entry = {"step": step, "held_out": loss, "best": best}
+        self._add(entry if old is None else {**entry, "old": old})
+        self._evaluation_seconds = time.monotonic() - began
+        yield Evaluated(step=step, loss=loss, best=best, old=old)
+        notice = self._watch.evaluated(step, loss)
+        if notice is not None:
+            yield Notice(step=step, text=notice)
+        return bool(step)
+
+    def _answers(self, step: int, cancel: Cancel) -> Generator[LearnEvent, None, list[Sampled]]:
+        """Answer held-out questions with the adapter as it is now."""
+        if not self._held_out.asks:
+            return []
+        if step:
+            try:
+                self._last_folder.write(self.tensors, step, self._loss(None))
+            except OSError:  # reported when the state is saved
+                return []
+        adapter = self._last_folder.folder if step else None
+        return (yield from self._held_out.answers(step, adapter, cancel))
+
+    # --- saving -----------------------------------------------------------------------------------
+
+    def _save(self) -> Iterator[LearnEvent]:
+        if self.place.bad_row and not self.done:
+            return  # the numbers before these steps may be their cause
+        try:
+            self._write_everything()
+        except OSError as error:
+            self._unsaved = error
+            text = failures.not_saved_yet(self._folder.out, error)
+            yield Notice(step=self.place.step, text=text)
+            return
+        self._unsaved, self._saved_at = None, time.monotonic()
+        yield Saved(step=self.place.step)
+
+    def _write_everything(self) -> None:
+        """Write adapters, log and state, the state last: it counts only with the others."""
+        tensors, step = self.tensors, self.place.step
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise failures.not_finite_numbers(step, name, self.rate, self._folder.saved_step)
+        if self._best is not None:
+            self._out.write(self._best, self.place.best_step, self._loss(self.place.best_loss))
+            self._best = None
+        measured = self._last("held_out") if self.place.evaluated == step else None
+        self._last_folder.write(tensors, step, self._loss(measured))
+        if not self._held_out.examples:
+            self._out.write(tensors, step, None)
+        self._folder.save(self.place, {**tensors, **self._optimizer.state()})
+
+    def _loss(self, after: float | None) -> HeldOutLoss | None:
+        if not self._held_out.examples:
+            return None
+        return HeldOutLoss(before=self._first("held_out"), after=after)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _finish(self, cancel: Cancel) -> Generator[LearnEvent, None, bool]:
+        """Answer what was not asked before, and measure the adapter as peft uses it.
+
+        Returns False if it was cancelled.
+        """
+        if not self.place.best_step:
+            return True
+        # 1. Answers; `--answers` may be larger than in the run so far.
+        for step, adapter in ((0, None), (self.place.best_step, self._folder.out)):
+            known = {line["number"] for line in self.samples if line["step"] == step}
+            if len(known) < len(self._held_out.asked):
+                for answer in (yield from self._held_out.answers(step, adapter, cancel)):
+                    if answer.number not in known:
+                        self._folder.samples.add(asdict(answer))
+        if cancel.is_set:
+            return False
+        # 2. What the adapter is worth, here and in other programs.
+        before, best = self._first("held_out"), self.place.best_loss
+        assert before is not None
+        assert best is not None
+        if best >= before:
+            yield Notice(step=self.place.step, text=failures.no_help(best, before))
+        measure = self._held_out.loss_in_peft
+        if measure is not None and self._out.loss_in_peft is None:
+            loss = self._out.loss_in_peft = measure(self._folder.out)
+            yield Notice(step=self.place.step, text=failures.in_peft(best, loss))
+        return True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.finetune.adapter_folder import TOOL, Facts
 from cogvlm2_lite.finetune.data import (
     Example,
     Pictures,
@@ -23,8 +25,10 @@ from cogvlm2_lite.finetune.data import (
     split,
     talks,
 )
+from cogvlm2_lite.finetune.evaluation import HeldOut
 from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
-from cogvlm2_lite.finetune.learn import SAVE_STEPS, Facts, Run, new_pairs
+from cogvlm2_lite.finetune.held_out import answers, mean_loss
+from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import RunFolder
@@ -35,6 +39,8 @@ from cogvlm2_lite.memory.plan import MemoryPlan, Offload
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Skipped, read_rows
+from cogvlm2_lite.weights.adapter import read_adapter
+from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
@@ -53,6 +59,8 @@ class TrainingTask:
     answer_space  "auto", "yes" or "no"
     vram, ram     memory that may be used, as in `load`; None: what is free
     offload       "auto" or "never"
+    patience      evaluations without a lower held-out loss after which the run stops
+    answers       held-out questions that are answered at each evaluation
     """
 
     model: Path
@@ -78,12 +86,15 @@ class TrainingTask:
     rope: str = "reference"
     restart: bool = False
     save_every: int = SAVE_STEPS
+    patience: int | None = None
+    answers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A run that is ready, and what a person wants to know of it before it starts.
 
+    rows, pictures  that can be used
     space_losses  mean loss of the first two answer tokens without and with a space; None: not
                   measured
     resumed       steps of an earlier run that are done
@@ -91,6 +102,8 @@ class Prepared:
 
     run: Run
     form: str
+    rows: int
+    pictures: int
     learnt: tuple[Example, ...]
     held_out: tuple[Example, ...]
     replayed: int
@@ -162,15 +175,35 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     if old is not None:
         again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures)
         again = _share_of(again, task.replay_share, settings.seed)
+    old_held_out: list[Example] = []
     fingerprint = _fingerprint([*learnt, *again], held_out)
     base = identify_base(catalog, task.model)
     folder = RunFolder(task.out)
+    run = Run(
+        folder,
+        network,
+        settings,
+        [*learnt, *again],
+        _held_out(task, held_out, old_held_out, space, compute),
+        Facts(
+            base=base.to_json(),
+            base_name=task.model.name,
+            template=task.template or config.template_version,
+            answer_space=space,
+            data_fingerprint=fingerprint,
+            answers=len(learnt) + len(again),
+            pictures=len({example.group for example in (*learnt, *again)}),
+        ),
+        conduct=Conduct(save_every=task.save_every, patience=task.patience, device=compute.device),
+    )
     folder.open(
         {
-            **asdict(settings),
             "base": base.source,
             "model": base.weights,
             "data": fingerprint,
+            **_named(settings),
+            "lr": run.rate,
+            "epochs": run.epochs,
             "template": task.template or config.template_version,
             "answer_space": space,
             "dtype": str(compute.dtype),
@@ -178,27 +211,15 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
             "format_version": 1,
         },
         restart=task.restart,
+        tool=TOOL,
     )
     _write_skipped(folder.folder / "skipped.jsonl", skipped)
-    run = Run(
-        folder,
-        network,
-        settings,
-        [*learnt, *again],
-        held_out,
-        Facts(
-            base=base.to_json(),
-            base_name=task.model.name,
-            template=task.template or config.template_version,
-            answer_space=space,
-            data_fingerprint=fingerprint,
-        ),
-        save_every=task.save_every,
-    )
     run.resume()
     return Prepared(
         run=run,
         form=rows.form,
+        rows=len({(e.row.source, e.row.line) for e in examples}),
+        pictures=len({e.group for e in examples if e.sample.picture is not None}),
         learnt=tuple(learnt),
         held_out=tuple(held_out),
         replayed=len(again),
@@ -209,6 +230,43 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         longest=max(example.sample.input_ids.shape[1] for example in examples),
         resumed=run.place.step,
         plan=plan,
+    )
+
+
+_OPTIONS = {
+    "rate": "lr", "max_grad_norm": "clip", "rate_factor_up": "lr_b_factor",
+}  # fmt: skip
+"""Names of settings where a user knows another one."""
+
+
+def _named(settings: TrainingSettings) -> dict[str, Any]:
+    return {_OPTIONS.get(name, name): value for name, value in asdict(settings).items()}
+
+
+def _held_out(
+    task: TrainingTask,
+    examples: Sequence[Example],
+    old: Sequence[Example],
+    space: bool,
+    compute: Compute,
+) -> HeldOut:
+    """Return what is measured during the run, with the engine that answers questions."""
+    asked = examples[: task.answers]
+
+    def ask(adapter: Path | None) -> Generator[str, None, None]:
+        yield from answers(task.model, asked, adapter, task.template, upright=task.upright)
+
+    def loss_in_peft(folder: Path) -> float:
+        config = read_config(task.model)
+        adapter = replace(read_adapter(folder, config), acts_on=ALL_ROWS)
+        return mean_loss(task.model, examples, adapter)
+
+    return HeldOut(
+        examples=examples,
+        old=old,
+        asked=asked,
+        ask=ask,
+        loss_in_peft=None if task.settings.acts_on == ALL_ROWS else loss_in_peft,
     )
 
 

@@ -2,22 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from cogvlm2_lite.charts import by_depth, card, document, table
+from cogvlm2_lite.charts import card, curves, document, standalone, table
+from cogvlm2_lite.units import format_bytes, format_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """A held-out question, the answer in the data, and the model's before and after."""
+    """A held-out question, the answer in the data, and the model's before and after.
+
+    before, after  "" if the question was not asked yet
+    """
 
     question: str
     expected: str
-    before: str
-    after: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a run has done so far: the lines of its files, and how many steps it has.
+
+    log      of log.jsonl
+    samples  of samples.jsonl
+    best     step of the adapter in the folder; 0: none has been measured
+    """
+
+    log: Sequence[Mapping[str, Any]]
+    samples: Sequence[Mapping[str, Any]]
+    steps: int
+    best: int
+
+    @property
+    def step(self) -> int:
+        """The last step that is done."""
+        return max((int(entry["step"]) for entry in self.log), default=0)
+
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """Return a number by step, where it is finite."""
+        found = ((float(entry["step"]), entry.get(key)) for entry in self.log)
+        return [(step, float(y)) for step, y in found if y is not None and math.isfinite(y)]
+
+    @property
+    def answers(self) -> list[Answers]:
+        """The answers before, and of the adapter in the folder or else the last ones."""
+        by_step: dict[int, dict[int, Mapping[str, Any]]] = {}
+        for line in self.samples:
+            by_step.setdefault(int(line["step"]), {})[int(line["number"])] = line
+        before = by_step.get(0, {})
+        later = [step for step in by_step if step]
+        after = by_step.get(self.best, {}) if self.best else {}
+        after = after or (by_step[max(later)] if later else {})
+        return [
+            Answers(
+                question=line["question"],
+                expected=line["expected"],
+                before=before.get(number, {}).get("answer", ""),
+                after=after.get(number, {}).get("answer", ""),
+            )
+            for number, line in sorted({**before, **after}.items())
+        ]
 
 
 def exact(answers: Sequence[Answers], *, after: bool) -> int:
@@ -30,37 +80,45 @@ def exact(answers: Sequence[Answers], *, after: bool) -> int:
     return sum(plain(given) == plain(wanted) for given, wanted in texts)
 
 
+def loss_chart(progress: Progress) -> str:
+    """Return the chart of the losses, as SVG for a page."""
+    lines = {
+        "training loss": progress.points("loss"),
+        "held-out loss": progress.points("held_out"),
+        "old kind, held out": progress.points("old"),
+    }
+    return curves({name: points for name, points in lines.items() if points}, "Losses", "step")
+
+
+def loss_file(progress: Progress) -> str:
+    """Return the chart of the losses as an SVG file; "" if there is no loss yet."""
+    return standalone(loss_chart(progress)) if progress.points("loss") else ""
+
+
 def render(
     title: str,
     facts: Mapping[str, str],
-    log: Iterable[Mapping[str, Any]],
-    answers: Sequence[Answers],
+    progress: Progress,
     reasons: Sequence[tuple[str, int]],
     use: Sequence[str],
 ) -> str:
     """Return the page.
 
-    facts    what was trained, by name
-    log      the lines of log.jsonl
+    facts    what is trained, by name
     reasons  why rows were skipped, and how many
     use      commands that use the adapter
     """
-    entries = list(log)
-    lines = {
-        "training loss": {int(e["step"]): float(e["loss"]) for e in entries if "loss" in e},
-        "held-out loss": {int(e["step"]): float(e["held_out"]) for e in entries if "held_out" in e},
-    }
-    lines = {name: values for name, values in lines.items() if values}
-    right = f"{exact(answers, after=True)} of {len(answers)}" if answers else "none asked"
-    best = min(lines.get("held-out loss", {}).values(), default=None)
+    answers = progress.answers
     body = f"""\
+<p class="soft">{_state(progress)}</p>
 <section class="cards">
-{card("Held-out loss", "none" if best is None else f"{best:.4f}", "per token, the best")}
-{card("Held-out answers", right, f"right; {exact(answers, after=False)} before")}
+{_cards(progress, answers)}
 </section>
 <section>
 <h2>Loss</h2>
-<figure>{_curve(lines)}</figure>
+<figure>{loss_chart(progress)}
+<figcaption>Mean loss per token of the answers. The adapter in the folder is that of the step with
+the lowest held-out loss{_best(progress)}.</figcaption></figure>
 </section>
 <section>
 <h2>Held-out answers</h2>
@@ -68,37 +126,83 @@ def render(
 </section>
 <section>
 <h2>Settings</h2>
-{table(("setting", "value"), _rows(facts))}
+{table(("setting", "value"), list(facts.items()))}
 </section>
 {_skipped(reasons)}<section>
 <h2>Use it</h2>
 {"".join(f"<p><code>{escape(command)}</code></p>" for command in use)}
 </section>"""
-    return document(title, body)
+    return document(title, body, _STYLE)
 
 
-def _rows(facts: Mapping[str, str]) -> list[tuple[str, ...]]:
-    return [(escape(name), escape(value)) for name, value in facts.items()]
+_STYLE = """\
+<style>
+code{overflow-wrap:anywhere}
+.answers td,.answers th{text-align:left;vertical-align:top;overflow-wrap:anywhere;width:25%}
+.right::before{content:"\\2713\\00a0";color:var(--c3)}
+</style>
+"""
 
 
-def _curve(lines: Mapping[str, Mapping[int, float]]) -> str:
-    if not lines:
-        return "<p>No step is done.</p>"
-    return by_depth(lines, ".2f", "Loss of each step", "step")
+def _state(progress: Progress) -> str:
+    seconds = sum(entry.get("seconds") or 0 for entry in progress.log)
+    steps = f"Step {progress.step} of {progress.steps}"
+    return f"{steps}, {format_seconds(seconds)} of computation." if seconds else f"{steps}."
+
+
+def _best(progress: Progress) -> str:
+    return f", step {progress.best}" if progress.best else ""
+
+
+def _cards(progress: Progress, answers: Sequence[Answers]) -> str:
+    made = []
+    held_out = progress.points("held_out")
+    if held_out:
+        after = [loss for step, loss in held_out if step]
+        made.append(_loss_card("Held-out loss", held_out[0][1], min(after, default=None)))
+    if answers:
+        right, before = exact(answers, after=True), exact(answers, after=False)
+        made.append(
+            card("Right answers", f"{right} of {len(answers)}", f"held out; {before} before")
+        )
+    old = progress.points("old")
+    if old:
+        at_best = dict(old).get(float(progress.best))
+        made.append(_loss_card("Loss of old abilities", old[0][1], at_best))
+    peak = max((entry.get("peak_bytes") or 0 for entry in progress.log), default=0)
+    if peak:
+        made.append(card("Memory", format_bytes(peak), "highest of a step"))
+    return "\n".join(made)
+
+
+def _loss_card(name: str, before: float, after: float | None) -> str:
+    value = before if after is None else after
+    return card(name, f"{value:.4f}", "before" if after is None else f"{before:.4f} before")
 
 
 def _answers(answers: Sequence[Answers]) -> str:
     if not answers:
-        return "<p>No answers were held out.</p>"
-    rows: list[tuple[str, ...]] = [
-        tuple(escape(text) for text in (each.question, each.expected, each.before, each.after))
-        for each in answers
-    ]
-    return table(("question", "in the data", "before", "after"), rows)
+        return "<p>No questions were asked.</p>"
+    rows = []
+    for each in answers:
+        cells = [f"<td>{escape(each.question)}</td><td>{escape(each.expected)}</td>"]
+        for given in (each.before, each.after):
+            one = Answers(question="", expected=each.expected, after=given)
+            mark = ' class="right"' if exact([one], after=True) else ""
+            cells.append(f"<td{mark}>{escape(given)}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>\n")
+    names = "".join(f"<th>{name}</th>" for name in ("question", "in the data", "before", "after"))
+    return (
+        f'<table class="answers"><thead><tr>{names}</tr></thead><tbody>\n{"".join(rows)}</tbody>'
+        "</table>"
+    )
 
 
 def _skipped(reasons: Sequence[tuple[str, int]]) -> str:
     if not reasons:
         return ""
-    rows: list[tuple[str, ...]] = [(escape(reason), str(count)) for reason, count in reasons]
-    return f"<section>\n<h2>Skipped rows</h2>\n{table(('reason', 'rows'), rows)}\n</section>\n"
+    rows: list[tuple[str, ...]] = [(reason, str(count)) for reason, count in reasons]
+    return (
+        f"<section>\n<h2>Skipped rows</h2>\n{table(('reason', 'rows'), rows)}\n"
+        "<p>Each is listed in training/skipped.jsonl.</p>\n</section>\n"
+    )

@@ -19,6 +19,8 @@ from cogvlm2_lite.weights.adapter_names import ALL_ROWS, BEHIND_PICTURE
 
 _EPOCHS, _MOST_EPOCHS, _FEWEST_STEPS = 3, 10, 200
 
+_LARGEST_RANK, _LARGEST_EPOCHS, _LARGEST = 1024, 10_000, 2**31 - 1
+
 _REFERENCE_WIDTH = 4096
 """Hidden size of the 19B model, for which the learning rates are."""
 
@@ -67,6 +69,9 @@ class TrainingSettings:
     epochs    passes over the data; None: see `epochs_for`
     step      answers in a step of the optimizer, at least; whole pictures
     bos       with `words`: act on all rows, as peft does
+    schedule  "cosine" or "constant", both after a warm-up
+    max_grad_norm   longer gradients are scaled down to it
+    rate_factor_up  learning rate of lora_B divided by that of lora_A (LoRA+)
     """
 
     preset: str = "words"
@@ -77,8 +82,10 @@ class TrainingSettings:
     step: int = 16
     seed: int = 0
     bos: bool = False
+    schedule: str = "cosine"
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
+    rate_factor_up: float = 1.0
 
     def check(self) -> None:
         """Raise UsageError for a number out of range."""
@@ -90,10 +97,11 @@ class TrainingSettings:
                 value=self.preset,
                 names=", ".join(PRESETS),
             )
-        limits = {
-            "--rank": (self.rank, 1), "--epochs": (self.epochs, 1), "--step": (self.step, 1),
+        whole = {
+            "--rank": (self.rank, 1, _LARGEST_RANK), "--epochs": (self.epochs, 1, _LARGEST_EPOCHS),
+            "--step": (self.step, 1, _LARGEST), "--seed": (self.seed, 0, _LARGEST),
         }  # fmt: skip
-        for param, (value, least) in limits.items():
+        for param, (value, least, most) in whole.items():
             if value is not None and value < least:
                 raise UsageError(
                     "{param} must be {least} or more, not {value}.",
@@ -101,9 +109,26 @@ class TrainingSettings:
                     least=least,
                     value=value,
                 )
-        for param, number in {"--alpha": self.alpha, "--lr": self.rate}.items():
+            if value is not None and value > most:
+                raise UsageError(
+                    "{param} must be {most} or less, not {value}.",
+                    param=param,
+                    most=most,
+                    value=value,
+                )
+        above_zero = {
+            "--alpha": self.alpha, "--lr": self.rate, "--clip": self.max_grad_norm,
+            "--lr-b-factor": self.rate_factor_up,
+        }  # fmt: skip
+        for param, number in above_zero.items():
             if number is not None and not 0 < number < float("inf"):
                 raise UsageError("{param} must be above 0, not {value}.", param=param, value=number)
+        if not 0 <= self.weight_decay < 1:
+            raise UsageError(
+                "{param} must be at least 0 and below 1, not {value}.",
+                param="--weight-decay",
+                value=self.weight_decay,
+            )
 
     def epochs_for(self, steps: int) -> int:
         """Return the passes over data of which one pass has so many steps.

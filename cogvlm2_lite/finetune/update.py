@@ -9,19 +9,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COSINE, CONSTANT = "cosine", "constant"
 WARM_UP = 0.05
 """Share of the steps over which the rate rises."""
 FINAL = 0.1
 """Share of the rate at the end."""
 
 
-def rate_factor(step: int, steps: int) -> float:
-    """Return the factor of the learning rate at a step, from 0: warm-up, then a cosine to a tenth.
+def rate_factor(step: int, steps: int, schedule: str = COSINE, steps_in_epoch: int = 0) -> float:
+    """Return the factor of the learning rate at a step, from 0.
+
+    schedule  "cosine": a warm-up, then a cosine to a tenth. "constant": a warm-up in the first
+              epoch, then 1, so that it does not depend on how many epochs follow
 
     Source: the schedule of this project; the released demo has a constant rate.
     """
-    warm = max(1, round(WARM_UP * steps))
+    constant = schedule == CONSTANT
+    warm = max(1, round(WARM_UP * (steps_in_epoch if constant else steps)))
     rise = min(1.0, (step + 1) / warm)
+    if constant:
+        return rise
     share = max(0, step - warm) / max(1, steps - warm)
     return rise * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * share)))
 
@@ -46,11 +53,19 @@ class Optimizer:
     sample of a step touched has the gradient zero, so its moments decay as in the released code.
     """
 
-    def __init__(self, leaves: Sequence[Tensor], settings: OptimizerSettings) -> None:
+    def __init__(
+        self,
+        leaves: Sequence[Tensor],
+        settings: OptimizerSettings,
+        factors: Sequence[float] | None = None,
+    ) -> None:
+        """Prepare to change leaves. factors: of the learning rate, one per leaf; None: all 1."""
         self.leaves = list(leaves)
         self._settings = settings
+        self._factors = list(factors or [1.0] * len(self.leaves))
+        assert len(self._factors) == len(self.leaves)
         self._adam = torch.optim.AdamW(
-            self.leaves,
+            [{"params": [leaf]} for leaf in self.leaves],
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
@@ -86,8 +101,8 @@ class Optimizer:
         """
         norm = float(torch.nn.utils.clip_grad_norm_(self.leaves, self._settings.max_grad_norm))
         if math.isfinite(norm):
-            for group in self._adam.param_groups:
-                group["lr"] = rate
+            for group, factor in zip(self._adam.param_groups, self._factors, strict=True):
+                group["lr"] = rate * factor
             self._adam.step()
         self._adam.zero_grad(set_to_none=False)
         return norm

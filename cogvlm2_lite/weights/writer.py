@@ -158,13 +158,19 @@ def drop_from_cache(file_number: int, begin: int, length: int) -> None:
 
 
 def write_file_durably(file: Path, data: bytes) -> None:
-    """Write a small file under a temporary name, sync it to the disk, then rename it."""
+    """Write a small file under a temporary name, sync it to the disk, then rename it.
+
+    Raises OSError, and leaves nothing behind then.
+    """
     temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(file.parent)
 
 

@@ -5181,14 +5181,6 @@
         <translation>{name} 必须在 0 和 {most} 之间。</translation>
     </message>
     <message>
-        <source>The loss is not a number in {count} steps in a row, the last at step {step}.</source>
-        <translation>连续 {count} 步的损失不是数字，最后一次在第 {step} 步。</translation>
-    </message>
-    <message>
-        <source>Use a lower --lr, or look at these rows: {rows}. The last saved state is kept.</source>
-        <translation>请使用较低的 --lr，或检查这些行：{rows}。最后保存的状态会保留。</translation>
-    </message>
-    <message>
         <source>{file} has no rows that can be used.</source>
         <translation>{file} 中没有可用的行。</translation>
     </message>
@@ -5309,12 +5301,92 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The loss or gradient was not a number in {count} steps, also in float32; the last was step {step} with the rows {rows}.</source>
+        <translation>有 {count} 步的损失或梯度不是数值，用 float32 重算也一样；最后是第 {step} 步，数据行为 {rows}。</translation>
+    </message>
+    <message>
+        <source>Use a lower --lr than {rate} with --restart, or look at these rows. The adapter and the state of step {saved} are kept.</source>
+        <translation>请用低于 {rate} 的 --lr 并加 --restart，或检查这些数据行。适配器和第 {saved} 步的状态已保留。</translation>
+    </message>
+    <message>
+        <source>After step {step}, numbers of {name} are not finite.</source>
+        <translation>第 {step} 步之后，{name} 中有非有限的数值。</translation>
+    </message>
+    <message>
+        <source>Use a lower --lr than {rate} with --restart. The state of step {saved} is kept.</source>
+        <translation>请用低于 {rate} 的 --lr 并加 --restart。第 {saved} 步的状态已保留。</translation>
+    </message>
+    <message>
+        <source>{folder} can&apos;t be written to: {why}. The training continues, and saving is tried again after the next step.</source>
+        <translation>无法写入 {folder}：{why}。训练继续进行，下一步之后会再次尝试保存。</translation>
+    </message>
+    <message>
+        <source>The adapter could not be saved in {folder}: {why}.</source>
+        <translation>无法将适配器保存到 {folder}：{why}。</translation>
+    </message>
+    <message>
+        <source>Free some space, then run the same command again: it continues from the last saved state, of step {step}.</source>
+        <translation>请腾出一些空间，然后再次运行同一命令：它会从最后保存的状态（第 {step} 步）继续。</translation>
+    </message>
+    <message>
+        <source>The GPU stopped working after step {step}: {why}.</source>
+        <translation>GPU 在第 {step} 步之后停止工作：{why}。</translation>
+    </message>
+    <message>
+        <source>Run the same command again: it continues from the last saved state, of step {saved}. `cogvlm2-lite doctor` shows which GPUs still respond.</source>
+        <translation>请再次运行同一命令：它会从最后保存的状态（第 {saved} 步）继续。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。</translation>
+    </message>
+    <message>
+        <source>The held-out loss is {after} with the adapter and {before} without it, so it does not help. Look at the data, or use another --lr.</source>
+        <translation>留出数据的损失在使用适配器时为 {after}，不使用时为 {before}，因此它没有帮助。请检查数据，或使用其他 --lr。</translation>
+    </message>
+    <message>
+        <source>The adapter acts behind the picture, with a held-out loss of {own}. In peft, where it acts on all tokens, the loss is {loss}.</source>
+        <translation>适配器只作用于图片之后，留出数据的损失为 {own}。在 peft 中它作用于所有词元，损失为 {loss}。</translation>
+    </message>
+    <message>
+        <source>Step {step} changed nothing: its loss or gradient is not a number, also in float32. Its rows: {rows}.</source>
+        <translation>第 {step} 步没有改变任何数值：它的损失或梯度不是数值，用 float32 重算也一样。其数据行：{rows}。</translation>
+    </message>
+    <message>
         <source>{device} has no bfloat16, and small gradients are lost in float16.</source>
         <translation>{device} 不支持 bfloat16，而在 float16 中微小的梯度会丢失。</translation>
     </message>
     <message>
         <source>Use --dtype float32.</source>
         <translation>请使用 --dtype float32。</translation>
+    </message>
+    <message>
+        <source>{param} must be at least 0 and below 1, not {value}.</source>
+        <translation>{param} 必须大于等于 0 且小于 1，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>{param} must be {most} or less, not {value}.</source>
+        <translation>{param} 必须小于等于 {most}，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>More epochs can be added to a run with --schedule constant. Otherwise use the same number, another folder, or --restart to start again.</source>
+        <translation>使用 --schedule constant 的训练可以增加轮数。否则请使用相同的轮数、另一个文件夹，或用 --restart 重新开始。</translation>
+    </message>
+    <message>
+        <source>{file} is damaged. The run continues from step {step}.</source>
+        <translation>{file} 已损坏。训练从第 {step} 步继续。</translation>
+    </message>
+    <message>
+        <source>The loss has been above {loss} for {steps} steps, and was about {before} before. A lower --lr may help.</source>
+        <translation>损失已连续 {steps} 步高于 {loss}，之前约为 {before}。降低 --lr 可能有帮助。</translation>
+    </message>
+    <message>
+        <source>The held-out loss was not lower at {count} evaluations, so the run stops. The adapter is that of step {step}.</source>
+        <translation>留出数据的损失在 {count} 次评估中没有降低，因此训练停止。适配器为第 {step} 步的结果。</translation>
+    </message>
+    <message>
+        <source>The answers are learnt by heart: their loss is {loss}, while the held-out loss rises. The adapter of step {step} is kept. Fewer --epochs or more data help.</source>
+        <translation>模型在死记答案：其损失为 {loss}，而留出数据的损失在上升。已保留第 {step} 步的适配器。减少 --epochs 或增加数据会有帮助。</translation>
+    </message>
+    <message>
+        <source>The held-out loss has risen at {count} evaluations. The adapter of step {step} is kept; --patience stops such a run.</source>
+        <translation>留出数据的损失已在 {count} 次评估中上升。已保留第 {step} 步的适配器；--patience 可让这样的训练停止。</translation>
     </message>
     <message>
         <source>{file} begins with {count} zero bytes: its space was reserved, but its content was not downloaded.</source>

@@ -46,6 +46,8 @@ export const CHINESE = {
     "请加上 --device cpu，或去掉 --measure。",
   "Add one with --api-key-file, or use --host 127.0.0.1.":
     "请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。",
+  "After step {step}, numbers of {name} are not finite.":
+    "第 {step} 步之后，{name} 中有非有限的数值。",
   "All {count} answers are held out, so there is nothing to learn from.":
     "全部 {count} 个回答都被留出，因此没有可学习的内容。",
   "An adapter can't be called {name!r}: that is the model without an adapter.":
@@ -182,6 +184,8 @@ export const CHINESE = {
     "每个 token 有 {transfer}，因此{speed}。",
   "Free some space or make its folder writable, then run the same command to resume.":
     "请腾出空间或使其所在文件夹可写，然后运行同一命令继续。",
+  "Free some space, then run the same command again: it continues from the last saved state, of step {step}.":
+    "请腾出一些空间，然后再次运行同一命令：它会从最后保存的状态（第 {step} 步）继续。",
   "Get the file again or save it again from the program that made it.":
     "请重新获取该文件，或从制作它的程序再保存一次。",
   "Get the safetensors version of the model, with its config.json.":
@@ -254,6 +258,8 @@ export const CHINESE = {
     "请将它合并到训练时所用的模型中，并使用合并后的文件夹。",
   "Messages may have parts of the types text and image, not {kind!r}.":
     "消息只能包含 text 和 image 类型的部分，不能是 {kind!r}。",
+  "More epochs can be added to a run with --schedule constant. Otherwise use the same number, another folder, or --restart to start again.":
+    "使用 --schedule constant 的训练可以增加轮数。否则请使用相同的轮数、另一个文件夹，或用 --restart 重新开始。",
   "Move it away, or choose another folder with --output.":
     "请把它移走，或用 --output 指定其他文件夹。",
   "Name them: --adapter one=FOLDER --adapter two=FOLDER. Adapters to which you give the same name are added up.":
@@ -296,6 +302,8 @@ export const CHINESE = {
     "读入图片和问题",
   "Rows need an answer, and a picture that can be opened.":
     "每行需要一个回答，以及一张可以打开的图片。",
+  "Run the same command again: it continues from the last saved state, of step {saved}. `cogvlm2-lite doctor` shows which GPUs still respond.":
+    "请再次运行同一命令：它会从最后保存的状态（第 {saved} 步）继续。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。",
   "Run the same command again; saved answers are kept.":
     "请再次运行同一命令；已保存的回答会保留。",
   "Run the same download again: it fetches only what is missing.":
@@ -334,12 +342,16 @@ export const CHINESE = {
     "请重新启动；如果再次发生，请加上 --device cpu。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。",
   "Start the program again; both must be of the same version.":
     "请重新启动程序；两者的版本必须相同。",
+  "Step {step} changed nothing: its loss or gradient is not a number, also in float32. Its rows: {rows}.":
+    "第 {step} 步没有改变任何数值：它的损失或梯度不是数值，用 float32 重算也一样。其数据行：{rows}。",
   "The API key is missing or wrong.":
     "API 密钥缺失或错误。",
   "The API key must have at least 16 characters, all of them printable ASCII.":
     "API 密钥必须有 16 个或更多的普通字母、数字或符号。",
   "The Content-Type must be application/json.":
     "Content-Type 必须是 application/json。",
+  "The GPU stopped working after step {step}: {why}.":
+    "GPU 在第 {step} 步之后停止工作：{why}。",
   "The GPU stopped working during the computation: {why}.":
     "GPU 在计算过程中停止工作：{why}。",
   "The GPU {device} can't be used ({why}).":
@@ -350,6 +362,10 @@ export const CHINESE = {
     "请求的 JSON 嵌套过深：超过 {most} 层。",
   "The JSON schema can't be used: {why}.":
     "无法使用这个 JSON Schema：{why}。",
+  "The adapter acts behind the picture, with a held-out loss of {own}. In peft, where it acts on all tokens, the loss is {loss}.":
+    "适配器只作用于图片之后，留出数据的损失为 {own}。在 peft 中它作用于所有词元，损失为 {loss}。",
+  "The adapter could not be saved in {folder}: {why}.":
+    "无法将适配器保存到 {folder}：{why}。",
   "The adapter was made for another model, or trains more than linear layers.":
     "这个适配器是为另一个模型制作的，或者训练了线性层以外的部分。",
   "The adapter was made for another model.":
@@ -372,6 +388,8 @@ export const CHINESE = {
     "已有的回答不是所要求 JSON 的开头。",
   "The answer to a question about a new picture starts after about {wait}.":
     "关于新图片的问题，约 {wait} 后开始回答。",
+  "The answers are learnt by heart: their loss is {loss}, while the held-out loss rises. The adapter of step {step} is kept. Fewer --epochs or more data help.":
+    "模型在死记答案：其损失为 {loss}，而留出数据的损失在上升。已保留第 {step} 步的适配器。减少 --epochs 或增加数据会有帮助。",
   "The array is not a picture: {why}.":
     "该数组不是图片：{why}。",
   "The body is compressed ({name}). Send it uncompressed.":
@@ -472,12 +490,20 @@ export const CHINESE = {
     "{file} 声明文件头有 {count} 字节，但后面只有 {size} 字节。",
   "The header of {file} claims to be {size} long; at most {most} is allowed.":
     "{file} 声明文件头有 {size}；最多允许 {most}。",
+  "The held-out loss has risen at {count} evaluations. The adapter of step {step} is kept; --patience stops such a run.":
+    "留出数据的损失已在 {count} 次评估中上升。已保留第 {step} 步的适配器；--patience 可让这样的训练停止。",
+  "The held-out loss is {after} with the adapter and {before} without it, so it does not help. Look at the data, or use another --lr.":
+    "留出数据的损失在使用适配器时为 {after}，不使用时为 {before}，因此它没有帮助。请检查数据，或使用其他 --lr。",
+  "The held-out loss was not lower at {count} evaluations, so the run stops. The adapter is that of step {step}.":
+    "留出数据的损失在 {count} 次评估中没有降低，因此训练停止。适配器为第 {step} 步的结果。",
   "The host name of the picture's address is not valid.":
     "图片地址的主机名无法用 DNS 表示。",
   "The known cards are {names}. For others state their memory: --vram 8GiB.":
     "已知的显卡有 {names}。其他显卡请给出显存：--vram 8GiB。",
-  "The loss is not a number in {count} steps in a row, the last at step {step}.":
-    "连续 {count} 步的损失不是数字，最后一次在第 {step} 步。",
+  "The loss has been above {loss} for {steps} steps, and was about {before} before. A lower --lr may help.":
+    "损失已连续 {steps} 步高于 {loss}，之前约为 {before}。降低 --lr 可能有帮助。",
+  "The loss or gradient was not a number in {count} steps, also in float32; the last was step {step} with the rows {rows}.":
+    "有 {count} 步的损失或梯度不是数值，用 float32 重算也一样；最后是第 {step} 步，数据行为 {rows}。",
   "The manifest is damaged. Copy it again, or run quantize again.":
     "清单文件已损坏。请重新复制，或重新运行 quantize。",
   "The matrices of {file} have different ranks.":
@@ -708,8 +734,10 @@ export const CHINESE = {
     "请使用 --dtype float32。",
   "Use a .jsonl, .json, .csv or .tsv file, or a folder of pictures with captions.":
     "请使用 .jsonl、.json、.csv 或 .tsv 文件，或含有图片和说明文字的文件夹。",
-  "Use a lower --lr, or look at these rows: {rows}. The last saved state is kept.":
-    "请使用较低的 --lr，或检查这些行：{rows}。最后保存的状态会保留。",
+  "Use a lower --lr than {rate} with --restart, or look at these rows. The adapter and the state of step {saved} are kept.":
+    "请用低于 {rate} 的 --lr 并加 --restart，或检查这些数据行。适配器和第 {saved} 步的状态已保留。",
+  "Use a lower --lr than {rate} with --restart. The state of step {saved} is kept.":
+    "请用低于 {rate} 的 --lr 并加 --restart。第 {saved} 步的状态已保留。",
   "Use device_map=\"auto\" with vram= and ram=; the memory plan decides which weights are where.":
     "请使用 device_map=\"auto\" 以及 vram= 和 ram=；由内存规划决定各权重放在哪里。",
   "Use its folder, {folder}.":
@@ -1174,6 +1202,8 @@ export const CHINESE = {
     "{file} 已损坏或提前结束:图片缺少 {percent}%。",
   "{file} is damaged.":
     "{file} 已损坏。",
+  "{file} is damaged. The run continues from step {step}.":
+    "{file} 已损坏。训练从第 {step} 步继续。",
   "{file} is damaged: it is a {kind} picture that should have at least {needed}, but has {size}.":
     "{file} 已损坏:这张 {kind} 图片至少应有 {needed},但只有 {size}。",
   "{file} is damaged: it starts as a {kind} picture of {width} x {height} pixels, but the rest can't be decoded.":
@@ -1224,6 +1254,8 @@ export const CHINESE = {
     "{file}：{tensor} 的类型是 {dtype}；适配器应为 float32、float16 或 bfloat16。",
   "{folder} can't be used: its setting {key} is {value}, which is not supported.":
     "无法使用 {folder}：它的设置 {key} 是 {value}，本程序不支持。",
+  "{folder} can't be written to: {why}. The training continues, and saving is tried again after the next step.":
+    "无法写入 {folder}：{why}。训练继续进行，下一步之后会再次尝试保存。",
   "{folder} has a run with {key} = {old}, not {new}.":
     "{folder} 中的训练使用 {key} = {old}，而不是 {new}。",
   "{folder} has files that can't be used: {count} of {total}. {problems}":
@@ -1348,10 +1380,14 @@ export const CHINESE = {
     "{param} 必须大于 0 且不超过 {most}，而不是 {value}。",
   "{param} must be above 0, not {value}.":
     "{param} 必须大于 0，而不是 {value}。",
+  "{param} must be at least 0 and below 1, not {value}.":
+    "{param} 必须大于等于 0 且小于 1，而不是 {value}。",
   "{param} must be between {least} and {most}, not {value}.":
     "{param} 必须在 {least} 到 {most} 之间，而不是 {value}。",
   "{param} must be {expected}, not {value}.":
     "{param} 必须是 {expected}，而不是 {value}。",
+  "{param} must be {most} or less, not {value}.":
+    "{param} 必须小于等于 {most}，而不是 {value}。",
   "{param} must begin with data:image/...;base64, because this server opens neither web addresses nor files.":
     "{param} 必须以 data:image/...;base64, 开头，因为此服务器既不打开网址也不打开文件。",
   "{param} must begin with data:image/...;base64, or https://.":
