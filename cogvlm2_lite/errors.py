@@ -3,6 +3,7 @@
 CogVLM2LiteError
 ├── UsageError            an invalid option or question
 ├── ImageError            a picture that can't be opened
+│   └── TooManyPixelsError  a picture above the limit
 ├── PromptTooLongError    a question longer than the context
 ├── CheckpointError       a model folder that is damaged, incomplete or of another model
 │   └── NoFolderError     a model folder that does not exist
@@ -74,6 +75,10 @@ class UsageError(CogVLM2LiteError):
 
 class ImageError(CogVLM2LiteError):
     """A picture that can't be opened: missing, damaged, too large or of an unknown format."""
+
+
+class TooManyPixelsError(ImageError):
+    """A picture that has more pixels than the limit."""
 
 
 class PromptTooLongError(CogVLM2LiteError):

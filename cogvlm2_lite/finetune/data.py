@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
-from cogvlm2_lite.errors import ImageError, UsageError
+from cogvlm2_lite.errors import ImageError, TooManyPixelsError, UsageError
 from cogvlm2_lite.finetune.samples import TrainingPicture, TrainingSample
 from cogvlm2_lite.inputs.image import OpenedImage, open_image, pixel_values
+from cogvlm2_lite.inputs.limits import ImageLimits
 from cogvlm2_lite.rows.labels import NO_LABEL, Labelled, Labeller
 from cogvlm2_lite.rows.read import Reason, Row, Rows, Skipped
 
 _MOST_HELD_OUT = 500
 """Held-out rows at most, without a number or file given."""
+_LIMITS = ImageLimits(max_pixels=89_000_000)
+"""Pictures for training are smaller than those for questions: each of thousands is decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class Example:
         """The picture, or for rows without one their first question: never on both sides."""
         if self.sample.picture is not None:
             return self.sample.picture.key
-        return "text " + hashlib.sha256(self.row.turns[0].question.encode()).hexdigest()
+        return "text " + hashlib.sha256(self.row.turns[0].question.strip().encode()).hexdigest()
 
 
 class Pictures:
@@ -76,20 +80,31 @@ class Pictures:
         return self._known[source]
 
     def _open(self, source: Path | bytes) -> OpenedImage:
-        return open_image(source, upright=self._upright)
+        return open_image(source, upright=self._upright, limits=_LIMITS)
 
 
 def make_examples(
     rows: Iterable[Row], labeller: Labeller, pictures: Pictures
 ) -> Iterator[Example | Skipped]:
-    """Yield an example for each trained answer, or why it is skipped."""
+    """Yield an example for each trained answer, or why it is skipped.
+
+    A conversation that is there twice about the same picture, under any name, counts once.
+    """
+    seen: set[tuple[object, ...]] = set()
     for row in rows:
+        reason, detail, picture = None, "", None
         try:
             picture = None if row.picture is None else pictures.picture(row.picture)
+        except TooManyPixelsError as error:
+            reason, detail = Reason.PIXELS, str(error)
         except ImageError as error:
-            yield Skipped(
-                source=row.source, line=row.line, reason=Reason.UNREADABLE, detail=str(error)
-            )
+            reason, detail = Reason.UNREADABLE, str(error)
+        else:
+            content = (None if picture is None else picture.key, row.turns)
+            reason = Reason.TWICE if content in seen else None
+            seen.add(content)
+        if reason is not None:
+            yield Skipped(source=row.source, line=row.line, reason=reason, detail=detail)
             continue
         for made in labeller.samples(row.turns, has_picture=picture is not None):
             if isinstance(made, tuple):
@@ -125,18 +140,30 @@ def split(
         groups.setdefault(example.group, []).append(example)
     order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}|{key}".encode()).digest())
     taken: list[Example] = []
-    for key in order:
+    for key in _pictures_first(order, groups):
         if len(taken) >= wanted:
             break
-        taken += groups.pop(key)
+        # A share is limited; the first picture is taken in any case.
+        if not taken or not held_out.endswith("%") or _fits(taken, groups[key]):
+            taken += groups.pop(key)
     learnt = [example for example in examples if example.group in groups]
     if not learnt:
         raise UsageError(
             "All {count} answers are held out, so there is nothing to learn from.",
-            hint="Choose a smaller --held-out.",
+            hint="Choose a smaller --held-out, or 0 to hold out none.",
             count=len(examples),
         )
     return learnt, taken
+
+
+def _pictures_first(order: list[str], groups: Mapping[str, list[Example]]) -> list[str]:
+    """Return the order with a picture at its beginning, so that at least one is held out."""
+    first = next((key for key in order if groups[key][0].sample.picture is not None), None)
+    return order if first is None else [first, *(key for key in order if key != first)]
+
+
+def _fits(taken: Sequence[Example], more: Sequence[Example]) -> bool:
+    return len(taken) + len(more) <= _MOST_HELD_OUT
 
 
 def _wanted(held_out: str, count: int) -> int:
@@ -182,16 +209,18 @@ def steps_of_epoch(
 def check_skipped(rows: Rows, skipped: Sequence[Skipped], *, allowed: bool) -> None:
     """Raise UsageError if more than a tenth of the rows can't be used."""
     total = len(rows.rows) + len(rows.skipped)
-    if allowed or len(skipped) <= total / 10:
-        return
-    reasons: dict[Reason, int] = {}
+    # The first reason of each row: a conversation may have several answers that can't be used.
+    first: dict[tuple[str, int], Reason] = {}
     for each in skipped:
-        reasons[each.reason] = reasons.get(each.reason, 0) + 1
-    worst = sorted(reasons.items(), key=lambda item: -item[1])[:5]
+        first.setdefault((each.source, each.line), each.reason)
+    lost = [reason for reason in first.values() if reason.is_loss]
+    if allowed or len(lost) <= total / 10:
+        return
+    worst = Counter(lost).most_common(5)
     raise UsageError(
         "{count} of {total} rows can't be used: {reasons}.",
         hint="Correct them, or use --allow-skipped to train without them.",
-        count=len(skipped),
+        count=len(lost),
         total=total,
         reasons=", ".join(f"{count} {reason.value}" for reason, count in worst),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -341,14 +341,18 @@ def _examples(
 ) -> tuple[list[Example], list[Skipped]]:
     made: list[Example] = []
     skipped: list[Skipped] = []
-    for number, row in enumerate(rows, 1):
-        for each in make_examples([row], labeller, pictures):
-            if isinstance(each, Example):
-                made.append(each)
-            else:
-                skipped.append(each)
-        tell(number, len(rows))
+    for each in make_examples(_counted(rows, tell), labeller, pictures):
+        if isinstance(each, Example):
+            made.append(each)
+        else:
+            skipped.append(each)
     return made, skipped
+
+
+def _counted(rows: Sequence[Row], tell: Tell) -> Iterator[Row]:
+    for number, row in enumerate(rows, 1):
+        yield row
+        tell(number, len(rows))
 
 
 def _choose_space(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import ceil
 
-from cogvlm2_lite.errors import ImageError
+from cogvlm2_lite.errors import ImageError, TooManyPixelsError
 from cogvlm2_lite.inputs.limits import ImageLimits
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
@@ -64,17 +64,19 @@ def check_page(page: int | None, pages: int, name: str) -> None:
     raise ImageError(message, hint=hint, file=name, pages=pages, page=page)
 
 
-def too_many_pixels(name: str, size: tuple[int, int] | None, limits: ImageLimits) -> ImageError:
+def too_many_pixels(
+    name: str, size: tuple[int, int] | None, limits: ImageLimits
+) -> TooManyPixelsError:
     """Return the error for a picture above the limit; the size is None if it is not known."""
     most = round(limits.max_pixels / 1e6)
     if size is None:
-        return ImageError(
+        return TooManyPixelsError(
             "{file} has more than the {most} million pixels that a picture may have.",
             hint=SMALLER,
             file=name,
             most=most,
         )
-    return ImageError(
+    return TooManyPixelsError(
         "{file} has {width} x {height} pixels, more than the {most} million that a picture may "
         "have.",
         hint=SMALLER,

@@ -141,7 +141,7 @@ def test_the_command_trains_and_shows_before_and_after(few: Path, tmp_path: Path
         "demo", str(few), str(out), "--rank", "2", "--epochs", "1", "--answers", "1"
     )
     assert code == 0
-    assert "8 rows about 8 pictures (JSON)." in told
+    assert "8 rows about 8 pictures (JSON, conversations)." in told
     assert "7 pictures to learn from, 1 picture held out. Longest " in told
     assert "Answers begin with a space" in told
     assert "before:" in told
