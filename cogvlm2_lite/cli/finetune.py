@@ -250,6 +250,8 @@ def _run(args: argparse.Namespace, report: Reporter, control_lines: Iterable[str
             report.console.remark(valid_text(str(notice)))
         with report.console.working("Reading the data"):
             prepared = prepare(task, report.read)
+        for remark in prepared.remarks:
+            report.console.remark(valid_text(str(remark)))
         report.planned(prepared, task)
         if args.plan:
             return 0

@@ -39,6 +39,7 @@ from cogvlm2_lite.memory.plan import MemoryPlan, Offload
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Skipped, read_rows
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import read_adapter
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
@@ -98,6 +99,7 @@ class Prepared:
     space_losses  mean loss of the first two answer tokens without and with a space; None: not
                   measured
     resumed       steps of an earlier run that are done
+    remarks       what a person would not expect of how the data were read
     """
 
     run: Run
@@ -114,6 +116,7 @@ class Prepared:
     longest: int
     resumed: int
     plan: MemoryPlan
+    remarks: tuple[Text, ...] = ()
 
 
 Tell = Callable[[int, int], None]
@@ -139,7 +142,9 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     compute = _compute(task)
     catalog = Catalog.open(task.model, config)
     rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
-    old = None if task.replay is None else read_rows(task.replay, ask=task.ask)
+    old = None
+    if task.replay is not None:
+        old = read_rows(task.replay, labels=task.labels, ask=task.ask)
     pictures = Pictures(config.vision, upright=task.upright)
     # 1. Samples in both forms, of which one is used.
     plain, skipped = _examples(rows.rows, _labeller(task, tokenizer, space=False), pictures, tell)
@@ -155,7 +160,11 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     again: list[Example] = []
     if old is not None:
         # Their form is not known yet; a space more or less does not change the plan.
-        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=True), pictures, tell)
+        labeller = _labeller(task, tokenizer, space=True)
+        again, lost = _examples(old.rows, labeller, pictures, tell)
+        lost = [*old.skipped, *lost]
+        check_skipped(old, lost, allowed=task.allow_skipped)
+        skipped += lost
     plan = _plan(task, catalog, compute, [*spaced, *again])
     network = LearningNetwork(
         catalog,
@@ -230,6 +239,7 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         longest=max(example.sample.input_ids.shape[1] for example in examples),
         resumed=run.place.step,
         plan=plan,
+        remarks=rows.remarks,
     )
 
 

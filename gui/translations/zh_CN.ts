@@ -3205,6 +3205,50 @@
         <translation>请关闭其他程序，或使用更小的 --rank 或 --max-tokens。</translation>
     </message>
     <message>
+        <source>Save it again with the encoding UTF-8.</source>
+        <translation>请用 UTF-8 编码重新保存。</translation>
+    </message>
+    <message>
+        <source>{file} is an archive.</source>
+        <translation>{file} 是压缩包。</translation>
+    </message>
+    <message>
+        <source>Unpack it and use the folder.</source>
+        <translation>请将其解压，然后使用解压后的文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} is not data of a known form.</source>
+        <translation>{file} 不是已知格式的数据。</translation>
+    </message>
+    <message>
+        <source>{folder} has several files of data: {files}.</source>
+        <translation>{folder} 中有多个数据文件：{files}。</translation>
+    </message>
+    <message>
+        <source>Use one of the files instead of the folder.</source>
+        <translation>请指定其中一个文件，而不是文件夹。</translation>
+    </message>
+    <message>
+        <source>{file} has two columns {name}.</source>
+        <translation>{file} 有两个名为 {name} 的列。</translation>
+    </message>
+    <message>
+        <source>{file} is not valid JSON: line {line}, column {column}: {why}.</source>
+        <translation>{file} 不是有效的 JSON：第 {line} 行第 {column} 列：{why}。</translation>
+    </message>
+    <message>
+        <source>Correct it. A common reason is a comma after the last entry.</source>
+        <translation>请改正。常见原因是最后一项后面多了逗号。</translation>
+    </message>
+    <message>
+        <source>A quote inside of a quoted cell must be doubled.</source>
+        <translation>带引号的单元格内部的引号必须写两次。</translation>
+    </message>
+    <message>
+        <source>The numbers in names such as {names} are ignored: each row counts once.</source>
+        <translation>{names} 等名称中的数字会被忽略：每一行只计一次。</translation>
+    </message>
+    <message>
         <source>a list that contains only {name}</source>
         <translation>只包含 {name} 的列表</translation>
     </message>
@@ -5157,10 +5201,6 @@
         <translation>全部 {count} 个回答都被留出，因此没有可学习的内容。</translation>
     </message>
     <message>
-        <source>Choose a smaller --held-out.</source>
-        <translation>请选择较小的 --held-out。</translation>
-    </message>
-    <message>
         <source>--held-out must be a share such as 10%, a number of answers or 0, not {value}.</source>
         <translation>--held-out 必须是份额（例如 10%）、回答的数量或 0，而不是 {value}。</translation>
     </message>
@@ -5201,20 +5241,12 @@
         <translation>{file} 不是 UTF-8 编码。</translation>
     </message>
     <message>
-        <source>Save the table again as CSV in UTF-8.</source>
-        <translation>请把表格重新保存为 UTF-8 编码的 CSV。</translation>
-    </message>
-    <message>
         <source>{file} has no column for pictures and answers.</source>
         <translation>{file} 中没有图片和回答的列。</translation>
     </message>
     <message>
         <source>Its first line must name them, for example image,question,answer.</source>
         <translation>第一行必须写出列名，例如 image,question,answer。</translation>
-    </message>
-    <message>
-        <source>{file} is not an object in JSON.</source>
-        <translation>{file} 不是 JSON 对象。</translation>
     </message>
     <message>
         <source>{folder} has no pictures with captions.</source>
@@ -5282,23 +5314,27 @@
     </message>
     <message>
         <source>{file} has no rows that can be used: {reasons}.</source>
-        <translation type="unfinished"></translation>
+        <translation>{file} 中没有可用的行：{reasons}。</translation>
     </message>
     <message>
         <source>Rows need an answer, and a picture that can be found.</source>
-        <translation type="unfinished"></translation>
+        <translation>每一行都需要有回答，以及可以找到的图片。</translation>
     </message>
     <message>
         <source>a gain is shown</source>
-        <translation type="unfinished"></translation>
+        <translation>有改进</translation>
     </message>
     <message>
         <source>lower</source>
-        <translation type="unfinished"></translation>
+        <translation>更低</translation>
     </message>
     <message>
         <source>higher</source>
-        <translation type="unfinished"></translation>
+        <translation>更高</translation>
+    </message>
+    <message>
+        <source>Choose a smaller --held-out, or 0 to hold out none.</source>
+        <translation>请减小 --held-out，或设为 0 表示不留出。</translation>
     </message>
     <message>
         <source>The loss or gradient was not a number in {count} steps, also in float32; the last was step {step} with the rows {rows}.</source>

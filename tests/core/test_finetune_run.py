@@ -288,3 +288,13 @@ def test_small_data_get_more_passes() -> None:
     given = TrainingSettings()
     assert [given.epochs_for(steps) for steps in (5, 48, 99, 500)] == [10, 5, 3, 3]
     assert TrainingSettings(epochs=1).epochs_for(5) == 1
+
+
+def test_rows_of_replay_are_named_and_counted_too(few: Path, tmp_path: Path) -> None:
+    file = few.with_name("old.jsonl")
+    good = few.read_text("utf-8")
+    file.write_text(good + '{"image": "none.png", "text": "x"}\n', "utf-8")
+    with pytest.raises(UsageError, match=r"1 of 9 rows can't be used: 1 picture missing"):
+        prepare(task(few, tmp_path / "out", replay=file))
+    made = prepare(task(few, tmp_path / "out", replay=file, allow_skipped=True))
+    assert [each.source for each in made.skipped] == ["old.jsonl"]

@@ -38,6 +38,8 @@ export const CHINESE = {
     "引擎进程的一条消息不完整。",
   "A picture has the shape [height, width, 3] or [3, height, width].":
     "图片的形状是 [height, width, 3] 或 [3, height, width]。",
+  "A quote inside of a quoted cell must be doubled.":
+    "带引号的单元格内部的引号必须写两次。",
   "A stop text must not be empty.":
     "停止文本不能为空。",
   "A weight is infinite or not a number, so this matrix can't be rounded to 4 bits.":
@@ -84,8 +86,8 @@ export const CHINESE = {
     "请选择 1 到 {pages} 之间的页码。",
   "Choose a short name without a slash, as in --adapter mine=FOLDER":
     "请使用不含斜杠的短名称，例如 --adapter mine=文件夹",
-  "Choose a smaller --held-out.":
-    "请选择较小的 --held-out。",
+  "Choose a smaller --held-out, or 0 to hold out none.":
+    "请减小 --held-out，或设为 0 表示不留出。",
   "Choose an address of this computer with --host, such as 127.0.0.1.":
     "请用 --host 指定这台电脑的一个地址，例如 127.0.0.1。",
   "Choose another --port; 0 picks a free one.":
@@ -146,6 +148,8 @@ export const CHINESE = {
     "请从权重的来源复制 {file}。",
   "Copy {name} again from the source.":
     "请从来源重新复制 {name}。",
+  "Correct it. A common reason is a comma after the last entry.":
+    "请改正。常见原因是最后一项后面多了逗号。",
   "Correct them, or use --allow-skipped to train without them.":
     "请修正它们，或用 --allow-skipped 在没有它们的情况下训练。",
   "Decode":
@@ -318,14 +322,14 @@ export const CHINESE = {
     "请存一份较小的副本：模型只看 1344 x 1344 像素。",
   "Save it again as PNG or JPEG with another program.":
     "请用其他程序重新存为 PNG 或 JPEG。",
+  "Save it again with the encoding UTF-8.":
+    "请用 UTF-8 编码重新保存。",
   "Save it as JPEG or PNG with another program, then open that file.":
     "请用其他程序存为 JPEG 或 PNG，再打开那个文件。",
   "Save it with 8 or 16 bits per color.":
     "请以每色 8 位或 16 位保存。",
   "Save the picture to a file and use the path of that file.":
     "请把图片存为文件，并使用该文件的路径。",
-  "Save the table again as CSV in UTF-8.":
-    "请把表格重新保存为 UTF-8 编码的 CSV。",
   "Set the environment variable {variable} to a folder that can be written.":
     "请将环境变量 {variable} 设为可写的文件夹。",
   "Shorten the prompt, or load the model with a longer context.":
@@ -540,6 +544,8 @@ export const CHINESE = {
     "模型的词表中没有能让回答继续成为 JSON 的 token。",
   "The number {value} in the request is too large.":
     "请求中的数字 {value} 太大。",
+  "The numbers in names such as {names} are ignored: each row counts once.":
+    "{names} 等名称中的数字会被忽略：每一行只计一次。",
   "The picture can't be read: its decoder crashed.":
     "无法读取图片：解码程序崩溃了。",
   "The picture has a high dynamic range; its brightness is an approximation.":
@@ -722,6 +728,8 @@ export const CHINESE = {
     "未知提示模板 {name!r}。",
   "Unknown value {value!r} for {param}.":
     "{param} 的值 {value!r} 未知。",
+  "Unpack it and use the folder.":
+    "请将其解压，然后使用解压后的文件夹。",
   "Unpack it, and use the folder that contains config.json.":
     "请将其解压，并使用包含 config.json 的文件夹。",
   "Update CogVLM2 Lite, or run quantize again with this version.":
@@ -742,6 +750,8 @@ export const CHINESE = {
     "请使用 device_map=\"auto\" 以及 vram= 和 ram=；由内存规划决定各权重放在哪里。",
   "Use its folder, {folder}.":
     "请使用它所在的文件夹 {folder}。",
+  "Use one of the files instead of the folder.":
+    "请指定其中一个文件，而不是文件夹。",
   "Use one of them at a time.":
     "请每次只使用其中一个。",
   "Use one of {folders}.":
@@ -1168,6 +1178,8 @@ export const CHINESE = {
     "{file} 中有 {index} 没有列出的张量：{count} 个（{names}）。",
   "{file} has the tensor {tensor}, which is no part of an adapter of this model.":
     "{file} 含有张量 {tensor}，它不属于此模型的适配器。",
+  "{file} has two columns {name}.":
+    "{file} 有两个名为 {name} 的列。",
   "{file} has {kind} grey values outside of 0 to {most}, so black and white are not defined.":
     "{file} 的{kind}灰度值超出 0 到 {most}，无法确定黑与白。",
   "{file} has {pages} pages, so page {page} can't be read.":
@@ -1198,6 +1210,8 @@ export const CHINESE = {
     "{file} 是网页或服务器消息（HTML 或 XML），不是文件本身。",
   "{file} is a {kind} picture with {variant}, which this program does not read.":
     "{file} 是{variant}的 {kind} 图片,本程序无法读取。",
+  "{file} is an archive.":
+    "{file} 是压缩包。",
   "{file} is damaged or ends early: {percent}% of the picture is missing.":
     "{file} 已损坏或提前结束:图片缺少 {percent}%。",
   "{file} is damaged.":
@@ -1228,10 +1242,12 @@ export const CHINESE = {
     "{file} 不是普通文件。",
   "{file} is not an index: not a file, or more than 16 MiB.":
     "{file} 不是索引：不是文件，或超过 16 MiB。",
-  "{file} is not an object in JSON.":
-    "{file} 不是 JSON 对象。",
+  "{file} is not data of a known form.":
+    "{file} 不是已知格式的数据。",
   "{file} is not in UTF-8.":
     "{file} 不是 UTF-8 编码。",
+  "{file} is not valid JSON: line {line}, column {column}: {why}.":
+    "{file} 不是有效的 JSON：第 {line} 行第 {column} 列：{why}。",
   "{file} is {kind}, which this program does not open.":
     "{file} 是{kind}，本程序无法打开。",
   "{file} names the file {name!r}; only plain .safetensors file names inside the folder are allowed.":
@@ -1284,6 +1300,8 @@ export const CHINESE = {
     "{folder} 中还没有 {what}，但有 {count} 个尚未完成的下载（{names}）。",
   "{folder} has only packed archives ({names}).":
     "{folder} 中只有压缩包（{names}）。",
+  "{folder} has several files of data: {files}.":
+    "{folder} 中有多个数据文件：{files}。",
   "{folder} has weights, but no config.json, which says what model they belong to.":
     "{folder} 中有权重，但没有说明它们属于哪个模型的 config.json。",
   "{folder} has {count} of {total} weight files ({names}), and no {index} that lists their tensors.":
