@@ -140,7 +140,9 @@ class ModelBar(QWidget):
 
     def _describe(self, state: EngineState, loaded: Loaded | None, *, opened: bool) -> str:
         if self._context.engine.client.lent:
-            return self.tr("Unloaded while a batch or an evaluation is running.")
+            return self.tr(
+                "Unloaded while a batch, an evaluation or a training run uses the memory."
+            )
         if state is EngineState.READY:
             return self._place(loaded.compute if loaded is not None else "")
         if state is EngineState.DEAD:

@@ -50,8 +50,8 @@ WINDOW = Group(
     rows=(
         _row(
             QT_TRANSLATE_NOOP("Keys", "Show a page"),
-            *(f"Alt+{number}" for number in range(1, 8)),
-            shown="Alt+1 … Alt+7",
+            *(f"Alt+{number}" for number in range(1, 9)),
+            shown="Alt+1 … Alt+8",
         ),
         _row(QT_TRANSLATE_NOOP("Keys", "Paste a picture or text"), "Ctrl+V"),
         _row(

@@ -473,6 +473,7 @@ _PATHS = {
     "convert": "M4 8h13M13 4l4 4-4 4M20 16H7M11 12l-4 4 4 4",
     "memory": "M6 6h12v12H6zM9 2v4M15 2v4M9 18v4M15 18v4M2 9h4M2 15h4M18 9h4M18 15h4",
     "evaluate": "M3 20h18M6 20v-6h3v6M11 20V9h3v11M16 20V4h3v16",
+    "teach": "M2 9.5L12 5l10 4.5L12 14zM6 11.5V16c3 3 9 3 12 0v-4.5M22 9.5V16",
     "model": "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
     "settings": "M4 7h9M17 7h3M4 17h3M11 17h9M13 5h4v4h-4zM7 15h4v4H7z",
     "about": "M12 3a9 9 0 1 0 .01 0zM12 11v6M12 7.5v.5",

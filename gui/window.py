@@ -36,6 +36,8 @@ from gui.data.history import History
 from gui.data.settings import Preferences
 from gui.drops import Drops
 from gui.model_bar import ModelBar
+from gui.pages.command_page import is_running
+from gui.teach.run import DATA_SUFFIXES
 from gui.translatable import QT_TRANSLATE_NOOP
 from gui.translation import translate
 
@@ -67,6 +69,7 @@ PAGES = tuple(
         ("convert", QT_TRANSLATE_NOOP("Pages", "Convert"), "gui.pages.convert:make"),
         ("memory", QT_TRANSLATE_NOOP("Pages", "Memory"), "gui.memory.page:make"),
         ("evaluate", QT_TRANSLATE_NOOP("Pages", "Evaluate"), "gui.evaluate.page:make"),
+        ("teach", QT_TRANSLATE_NOOP("Pages", "Teach"), "gui.teach.page:make"),
         ("settings", QT_TRANSLATE_NOOP("Pages", "Settings"), "gui.pages.settings:make"),
         ("about", QT_TRANSLATE_NOOP("Pages", "About"), "gui.pages.about:make"),
     )
@@ -244,11 +247,7 @@ class MainWindow(QMainWindow):
             )
             return
         if client.lent:
-            self._show_in_chat(
-                self.tr(
-                    "A batch or an evaluation is running. Wait until it ends, or cancel it first."
-                )
-            )
+            self._show_in_chat(is_running())
             return
         options = self._load_options(folder, budget or {})
         self._budget = (options, dict(budget)) if budget else None
@@ -315,9 +314,16 @@ class MainWindow(QMainWindow):
         self.send_files("batch" if folders else "chat", files)
 
     def take(self, content: DroppedContent) -> None:
-        """Use what was dropped or pasted on any page. Folders go to the batch page."""
-        batch = self._stack.currentWidget() is self._made.get("batch")
-        if content.files and (batch or any(map(is_folder, content.files))):
+        """Use what was dropped or pasted on any page. Folders go to the batch page.
+
+        The page "Batch" gets all files that are dropped on it, and "Teach" gets folders and data.
+        """
+        shown, folders = self._stack.currentWidget(), any(map(is_folder, content.files))
+        data = any(file.suffix.lower() in DATA_SUFFIXES for file in content.files)
+        if shown is self._made.get("teach") and (folders or data):
+            self.send_files("teach", content.files)
+            return
+        if content.files and (folders or shown is self._made.get("batch")):
             self.send_files("batch", content.files)
             return
         self.show_page("chat")

@@ -16,6 +16,9 @@ _AGAIN = QT_TRANSLATE_NOOP(
     "Wording", "Choose “Ask everything again”, or another folder for the results."
 )
 
+_RESTART = QT_TRANSLATE_NOOP("Wording", "Choose “Start again from the beginning”.")
+_CLOSE = QT_TRANSLATE_NOOP("Wording", "Close other programs, or allow more memory.")
+
 WORDING = {
     "Give one size for all GPUs, or one for each.": _SETTINGS,
     "Write it like 8GiB, for two GPUs like 8GiB,12GiB, or auto for what is free.": _SETTINGS,
@@ -165,6 +168,33 @@ WORDING = {
         "Wording",
         "The disk or the network may be failing. Finished work is kept: put a good copy of the "
         "file in its place and press Start again.",
+    ),
+    # The page Teach.
+    "Correct them, or use --allow-skipped to train without them.": QT_TRANSLATE_NOOP(
+        "Wording", "Correct them, or choose “Train even if many rows can't be used”."
+    ),
+    "Choose a smaller --held-out.": QT_TRANSLATE_NOOP("Wording", "Use more pictures."),
+    "Use a lower --lr, or look at these rows: {rows}. The last saved state is kept.": (
+        QT_TRANSLATE_NOOP("Wording", "Look at these rows: {rows}. The last saved state is kept.")
+    ),
+    "Close other programs, allow more memory, or use a smaller --max-tokens or --rank.": _CLOSE,
+    "Close other programs, or use a smaller --rank or --max-tokens.": _CLOSE,
+    "Choose with --labels en, zh or both.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose one of them, or both, under “Labels”."
+    ),
+    "Start again with --restart.": _RESTART,
+    "Use the same settings to continue, another folder, or --restart to start again.": (
+        QT_TRANSLATE_NOOP(
+            "Wording",
+            "Choose the same settings to continue, another folder for the adapter, or “Start again "
+            "from the beginning”.",
+        )
+    ),
+    "Free some space, then run the same command again: it continues.": QT_TRANSLATE_NOOP(
+        "Wording", "Free some space, then press Continue."
+    ),
+    "Use the model it was made for, or --any-base to use it all the same.": QT_TRANSLATE_NOOP(
+        "Wording", "Open the model that it was made for."
     ),
     # The page Evaluate.
     "Name one of them with --data.": _DATA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from cogvlm2_lite.batch.work import edit_answer
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.units import format_seconds
-from cogvlm2_lite.worker.client import EngineState
 from gui.background.json_lines import Command
 from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
@@ -55,6 +54,7 @@ from gui.data.saving import How
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Status, Turn
 from gui.flow import FlowLayout
+from gui.pages.command_page import CommandPage, is_running, push, why_not_now
 from gui.pages.frame import page
 from gui.save_dialog import ask_for_target
 from gui.translation import error_text, fill, sentences, translate
@@ -77,18 +77,16 @@ def make(context: Context) -> QWidget:
     return BatchPage(context)
 
 
-class BatchPage(QWidget):
+class BatchPage(CommandPage):
     """The form, the progress and the table.
 
     The command saves every answer before the table shows it; starting again resumes.
     """
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
-        self._context = context
+        super().__init__(context)
         self._run: BatchRun | None = None
         self._looking = False
-        self.command = Command(self)
         self._only_file: Path | None = None
         self.setAcceptDrops(False)
         outer = QHBoxLayout(self)
@@ -127,26 +125,20 @@ class BatchPage(QWidget):
         self.filter = Filter(self, self._rows)
         self.table = self._make_table()
         column.addWidget(self.table, 1)
-        self._connect_command(self.command)
         self._show()
-
-    @property
-    def running(self) -> bool:
-        """True while the command runs."""
-        return self.command.running
 
     # --- layout ----------------------------------------------------------------------------------
 
     def _make_buttons(self) -> FlowLayout:
         row = FlowLayout()
-        self.start_button = self._push(row, self.start)
+        self.start_button = push(row, self.start)
         self.start_button.setProperty("kind", "main")
-        self.pause_button = self._push(row, self.pause_or_resume)
-        self.cancel_button = self._push(row, self.cancel)
+        self.pause_button = push(row, self.pause_or_resume)
+        self.cancel_button = push(row, self.cancel)
         self.cancel_button.setText(self.tr("Cancel"))
         row.add_stretch()
-        self.again_button = self._push(row, self._ask_failed_again)
-        self.folder_button = self._push(row, self._open_folder)
+        self.again_button = push(row, self._ask_failed_again)
+        self.folder_button = push(row, self._open_folder)
         self.folder_button.setText(self.tr("Open the folder"))
         return row
 
@@ -205,22 +197,12 @@ class BatchPage(QWidget):
         self._rows.edited.connect(self._save_edited)
         return table
 
-    def _push(self, row: FlowLayout, do: Callable[[], None]) -> QPushButton:
-        button = QPushButton()
-        button.clicked.connect(lambda _=False: do())
-        row.addWidget(button)
-        return button
-
     # --- the command -----------------------------------------------------------------------------
 
     def receive(self, files: Sequence[Path]) -> None:
         """Use pictures that were chosen on another page instead of a whole folder."""
         if self.running:
-            self._show_text(
-                self.tr(
-                    "A batch or an evaluation is running. Wait until it ends, or cancel it first."
-                )
-            )
+            self._show_text(is_running())
             return
         self.form.choose(files)
         self.focus_input()
@@ -299,24 +281,10 @@ class BatchPage(QWidget):
 
     def _is_free(self) -> bool:
         """Return whether a batch can start now; shows why not."""
-        client = self._context.engine.client
-        if client.lent:
-            self._show_text(
-                self.tr(
-                    "A batch or an evaluation is running. Wait until it ends, or cancel it first."
-                )
-            )
-            return False
-        if client.opening is not None or client.state is EngineState.LOADING:
-            self._show_text(self.tr("The model is still loading. Wait until it is ready."))
-            return False
-        if client.options is None:
-            self._show_text(self.tr("Open a model first, on the Chat page."))
-            return False
-        if client.answering:
-            self._show_text(self.tr("The chat is still writing an answer. Stop it first."))
-            return False
-        return True
+        problem = why_not_now(self._context.engine.client)
+        if problem:
+            self._show_text(problem)
+        return not problem
 
     def _begin(self, run: BatchRun) -> bool:
         """Start the command. Returns False, with a message, if that is not possible now."""
@@ -336,7 +304,6 @@ class BatchPage(QWidget):
             )
             return False
         settings = self._context.settings
-        # Keep one model in memory, not two: if one just fits, a second one would stream or fail.
         client.lend()
         self._run = run
         self.command.start(
@@ -380,36 +347,26 @@ class BatchPage(QWidget):
         """Return the running command and the form for a page that replaces this one."""
         saved = BatchState(
             run=self._run,
-            command=self.command,
+            command=self._hand_over(),
             form=self.form.values(),
             only_file=self._only_file,
         )
-        self.command.event_received.disconnect(self._on_event)
-        self.command.ended.disconnect(self._ended)
-        self.command.setParent(self._context.engine)
         self._run, self._only_file = None, None
-        self.command = Command(self)
         return saved
 
     def restore_state(self, saved: BatchState) -> None:
         """Continue with the state of the replaced page."""
         self._run, self._only_file = saved.run, saved.only_file
-        self._connect_command(saved.command)
-        saved.command.setParent(self)
+        self._take_over(saved.command)
         self.form.set_values(saved.form)
         self._show_rows()
         self._show()
 
     def shut_down(self) -> None:
         """End the command. Finished answers are kept."""
-        self.command.end()
+        super().shut_down()
         self._remove_names()
         self._thumbnails.close()
-
-    def _connect_command(self, command: Command) -> None:
-        self.command = command
-        command.event_received.connect(self._on_event)
-        command.ended.connect(self._ended)
 
     def _on_event(self, event: dict[str, object]) -> None:
         if self._run is None:
@@ -424,9 +381,7 @@ class BatchPage(QWidget):
     def _ended(self) -> None:
         self._remove_names()
         if self._run is not None:
-            self._run.process_ended(
-                self.command.reason or self.tr("The command ended without giving a reason.")
-            )
+            self._run.process_ended(self._why_it_ended())
             self._show_rows()
         self._context.engine.client.take_back()
         self._show()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QCheckBox,
-    QFileDialog,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
-    QMenu,
-    QPushButton,
     QWidget,
 )
 
@@ -26,8 +20,9 @@ from gui.controls import ComboBox, SpinBox
 from gui.data.settings import Preferences
 from gui.evaluate.run import Job
 from gui.flow import FlowLayout
+from gui.pages.path_row import add_path_row, ask_for_file, ask_for_folder
 
-_KINDS = ("tsv", "json", "jsonl", "parquet")
+_SUFFIXES = (".tsv", ".json", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +55,24 @@ class EvaluationForm(QWidget):
         self.boxes = {name: QCheckBox(_title(name)) for name in (DEMO, *NAMES)}
         self.boxes[DEMO].setText(self.tr("Drawn pictures"))
         grid.addLayout(self._make_boxes(), 0, 1, 1, 2)
-        self.data = self._line(
+        self.data = add_path_row(
             grid,
             1,
             self.tr("Data files"),
             self.tr("Choose the data"),
-            (self.tr("A data file…"), self._ask_for_file),
-            (self.tr("A folder of data files…"), self._ask_for_folder),
+            (self.tr("A data file…"), ask_for_file(self.tr("Benchmark data"), _SUFFIXES)),
+            (self.tr("A folder of data files…"), ask_for_folder),
         )
         self.data.setPlaceholderText(self.tr("the usual folders"))
         self.data.textChanged.connect(lambda _: self._show_boxes())
-        self.against = self._line(
+        self.against = add_path_row(
             grid,
             2,
             self.tr("Compare with"),
             self.tr("Choose a second model or an earlier result"),
         )
         self.against.setPlaceholderText(self.tr("no other model"))
-        self.output = self._line(
+        self.output = add_path_row(
             grid,
             3,
             self.tr("Results"),
@@ -191,43 +186,6 @@ class EvaluationForm(QWidget):
         file = Path(self.data.text().strip() or ".").is_file()
         for box in self.boxes.values():
             box.setEnabled(not file)
-
-    def _line(
-        self, grid: QGridLayout, row: int, label: str, title: str, *choices: tuple[str, _Ask]
-    ) -> QLineEdit:
-        """Add a row for a path, with a button that asks for a folder, or a menu of choices."""
-        text = QLabel(label)
-        grid.addWidget(text, row, 0)
-        line = QLineEdit()
-        text.setBuddy(line)
-        line.setAccessibleName(label)
-        grid.addWidget(line, row, 1)
-        button = QPushButton(self.tr("Choose…"))
-        button.setAccessibleName(title)
-        if choices:
-            menu = QMenu(button)
-            for words, ask in choices:
-                menu.addAction(words, partial(ask, line, title))
-            button.setMenu(menu)
-        else:
-            button.clicked.connect(lambda _=False: self._ask_for_folder(line, title))
-        grid.addWidget(button, row, 2)
-        return line
-
-    def _ask_for_folder(self, line: QLineEdit, title: str) -> None:
-        folder = QFileDialog.getExistingDirectory(self, title, line.text())
-        if folder:
-            line.setText(folder)
-
-    def _ask_for_file(self, line: QLineEdit, title: str) -> None:
-        kinds = " ".join(f"*.{kind}" for kind in _KINDS)
-        name = self.tr("Benchmark data")
-        file, _ = QFileDialog.getOpenFileName(self, title, line.text(), f"{name} ({kinds})")
-        if file:
-            line.setText(file)
-
-
-_Ask = Callable[[QLineEdit, str], None]
 
 
 def _title(name: str) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QUrl
+from PySide6.QtCore import QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -22,12 +20,12 @@ from PySide6.QtWidgets import (
 from cogvlm2_lite.evaluate.paired import LESS_LOST, LOSS_SHOWN, NOT_GRADED
 from cogvlm2_lite.evaluate.tables import published_numbers, signed
 from cogvlm2_lite.units import format_seconds
-from cogvlm2_lite.worker.client import EngineState
 from gui.background.json_lines import Command
 from gui.context import Context, model_name
 from gui.evaluate.form import EvaluationForm, FormValues
 from gui.evaluate.run import Compared, EvaluationRun, RunState, Scored, arguments
-from gui.pages.frame import page
+from gui.pages.command_page import CommandPage, push, why_not_now
+from gui.pages.frame import page, plain_label
 from gui.translation import fill, sentences, translate
 
 
@@ -45,22 +43,20 @@ def make(context: Context) -> QWidget:
     return EvaluatePage(context)
 
 
-class EvaluatePage(QWidget):
+class EvaluatePage(CommandPage):
     """The form, the progress, and a card for each score with its report.
 
     The command saves every answer at once; starting again resumes.
     """
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
-        self._context = context
+        super().__init__(context)
         self._run: EvaluationRun | None = None
-        self.command = Command(self)
         outer = QHBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         widget, column = page(self.tr("Evaluate a model"))
         outer.addWidget(widget)
-        text = _label(
+        text = plain_label(
             self.tr(
                 "Asks the open model the questions of benchmarks and scores its answers as their "
                 "authors do. The data files must be on this computer; nothing is downloaded."
@@ -74,41 +70,29 @@ class EvaluatePage(QWidget):
         self.bar.setAccessibleName(self.tr("Progress"))
         self.bar.setRange(0, 1)
         column.addWidget(self.bar)
-        self.status = _label(
+        self.status = plain_label(
             self.tr(
                 "Every answer is saved at once. You can stop at any time; starting again asks only "
                 "what is left."
             )
         )
         column.addWidget(self.status)
-        self.notes = _label("", "soft")
+        self.notes = plain_label("", "soft")
         column.addWidget(self.notes)
         self.cards = QVBoxLayout()
         self.cards.setSpacing(8)
         column.addLayout(self.cards)
-        self._connect_command(self.command)
         self._show()
-
-    @property
-    def running(self) -> bool:
-        """True while the command runs."""
-        return self.command.running
 
     def _make_buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
-        self.start_button = self._push(row, self.start)
+        self.start_button = push(row, self.start)
         self.start_button.setProperty("kind", "main")
-        self.pause_button = self._push(row, self.pause_or_resume)
-        self.cancel_button = self._push(row, self.cancel)
+        self.pause_button = push(row, self.pause_or_resume)
+        self.cancel_button = push(row, self.cancel)
         self.cancel_button.setText(self.tr("Cancel"))
         row.addStretch(1)
         return row
-
-    def _push(self, row: QHBoxLayout, do: Callable[[], None]) -> QPushButton:
-        button = QPushButton()
-        button.clicked.connect(lambda _=False: do())
-        row.addWidget(button)
-        return button
 
     # --- the command -----------------------------------------------------------------------------
 
@@ -117,26 +101,14 @@ class EvaluatePage(QWidget):
         client, job = self._context.engine.client, self.form.job()
         if self.running:
             return
-        problem = ""
-        if job is None:
-            problem = self.tr("Choose a benchmark first.")
-        elif client.lent:
-            problem = self.tr(
-                "A batch or an evaluation is running. Wait until it ends, or cancel it first."
-            )
-        elif client.opening is not None or client.state is EngineState.LOADING:
-            problem = self.tr("The model is still loading. Wait until it is ready.")
-        elif client.options is None:
-            problem = self.tr("Open a model first, on the Chat page.")
-        elif client.answering:
-            problem = self.tr("The chat is still writing an answer. Stop it first.")
+        problem = self.tr("Choose a benchmark first.") if job is None else why_not_now(client)
         if job is None or client.options is None or problem:
             self.status.setText(problem)
             return
         self.form.remember()
         self.form.restart.setChecked(False)  # a resumed run asks only what is left
         settings, folder = self._context.settings, client.options.folder
-        client.lend()  # one model in memory, not two
+        client.lend()
         self._run = EvaluationRun(job=job)
         self.command.start(
             arguments(
@@ -174,31 +146,17 @@ class EvaluatePage(QWidget):
 
     def save_state(self) -> EvaluateState:
         """Return the running command and the form for a page that replaces this one."""
-        saved = EvaluateState(run=self._run, command=self.command, form=self.form.values())
-        self.command.event_received.disconnect(self._on_event)
-        self.command.ended.disconnect(self._ended)
-        self.command.setParent(self._context.engine)
+        saved = EvaluateState(run=self._run, command=self._hand_over(), form=self.form.values())
         self._run = None
-        self.command = Command(self)
         return saved
 
     def restore_state(self, saved: EvaluateState) -> None:
         """Continue with the state of the replaced page."""
         self._run = saved.run
-        self._connect_command(saved.command)
-        saved.command.setParent(self)
+        self._take_over(saved.command)
         self.form.set_values(saved.form)
         self._show_cards()
         self._show()
-
-    def shut_down(self) -> None:
-        """End the command. Finished answers are kept."""
-        self.command.end()
-
-    def _connect_command(self, command: Command) -> None:
-        self.command = command
-        command.event_received.connect(self._on_event)
-        command.ended.connect(self._ended)
 
     def _on_event(self, event: dict[str, object]) -> None:
         if self._run is None:
@@ -210,9 +168,7 @@ class EvaluatePage(QWidget):
 
     def _ended(self) -> None:
         if self._run is not None:
-            self._run.process_ended(
-                self.command.reason or self.tr("The command ended without giving a reason.")
-            )
+            self._run.process_ended(self._why_it_ended())
         self._context.engine.client.take_back()
         self._show()
 
@@ -286,7 +242,7 @@ class EvaluatePage(QWidget):
         column = QVBoxLayout(card)
         column.setContentsMargins(18, 12, 18, 12)
         column.setSpacing(4)
-        heading = _label(f"{scored.title}: {self._value(scored)}", "heading")
+        heading = plain_label(f"{scored.title}: {self._value(scored)}", "heading")
         row = QHBoxLayout()
         row.addWidget(heading, 1)
         button = QPushButton(self.tr("Open the report"))
@@ -301,7 +257,7 @@ class EvaluatePage(QWidget):
             texts.append(self._comparison(compared))
         for text in texts:
             if text:
-                column.addWidget(_label(text, "soft"))
+                column.addWidget(plain_label(text, "soft"))
         return card
 
     def _value(self, scored: Scored) -> str:
@@ -371,15 +327,6 @@ class EvaluatePage(QWidget):
 
     def _open(self, report: Path) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))
-
-
-def _label(text: str, kind: str = "") -> QLabel:
-    """Return a label that wraps. Names of files and models in it never become markup."""
-    label = QLabel(text)
-    label.setTextFormat(Qt.TextFormat.PlainText)
-    label.setProperty("kind", kind)
-    label.setWordWrap(True)
-    return label
 
 
 def _name(model: str) -> str:

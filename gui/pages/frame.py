@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from gui.theme import Title
 
@@ -29,3 +30,12 @@ def page(title: str, *, fill: bool = False) -> tuple[QWidget, QVBoxLayout]:
         column.addStretch(1)
     outer.setWidget(body)
     return outer, content
+
+
+def plain_label(text: str = "", kind: str = "") -> QLabel:
+    """Return a label that wraps. Names of files and models in it never become markup."""
+    label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setProperty("kind", kind)
+    label.setWordWrap(True)
+    return label

@@ -155,24 +155,8 @@
         <translation>没有开始任何任务。</translation>
     </message>
     <message>
-        <source>The model is still loading. Wait until it is ready.</source>
-        <translation>模型仍在加载。请等它就绪。</translation>
-    </message>
-    <message>
-        <source>Open a model first, on the Chat page.</source>
-        <translation>请先在“对话”页打开一个模型。</translation>
-    </message>
-    <message>
-        <source>The chat is still writing an answer. Stop it first.</source>
-        <translation>“对话”页还在生成回答。请先停止它。</translation>
-    </message>
-    <message>
         <source>A temporary file can&apos;t be written: {why}.</source>
         <translation>无法写入临时文件：{why}。</translation>
-    </message>
-    <message>
-        <source>The command ended without giving a reason.</source>
-        <translation>命令结束了，但没有说明原因。</translation>
     </message>
     <message>
         <source>Resume</source>
@@ -245,10 +229,6 @@
     <message>
         <source>Export…</source>
         <translation>导出…</translation>
-    </message>
-    <message>
-        <source>A batch or an evaluation is running. Wait until it ends, or cancel it first.</source>
-        <translation>批处理或评测正在运行。请等它结束，或先取消它。</translation>
     </message>
     <message>
         <source>{counts}.</source>
@@ -407,6 +387,29 @@
     <message>
         <source>Code</source>
         <translation>代码</translation>
+    </message>
+</context>
+<context>
+    <name>Command</name>
+    <message>
+        <source>The command ended without giving a reason.</source>
+        <translation>命令结束了，但没有说明原因。</translation>
+    </message>
+    <message>
+        <source>A batch, an evaluation or a training run is in progress. Wait until it ends, or cancel it first.</source>
+        <translation>正在进行批量处理、评测或训练。请等它结束，或先取消它。</translation>
+    </message>
+    <message>
+        <source>The model is still loading. Wait until it is ready.</source>
+        <translation>模型仍在加载。请等它就绪。</translation>
+    </message>
+    <message>
+        <source>Open a model first, on the Chat page.</source>
+        <translation>请先在“对话”页打开一个模型。</translation>
+    </message>
+    <message>
+        <source>The chat is still writing an answer. Stop it first.</source>
+        <translation>“对话”页还在生成回答。请先停止它。</translation>
     </message>
 </context>
 <context>
@@ -628,26 +631,6 @@
         <translation>请先选择一个基准测试。</translation>
     </message>
     <message>
-        <source>A batch or an evaluation is running. Wait until it ends, or cancel it first.</source>
-        <translation>批处理或评测正在运行。请等它结束，或先取消它。</translation>
-    </message>
-    <message>
-        <source>The model is still loading. Wait until it is ready.</source>
-        <translation>模型仍在加载。请等它就绪。</translation>
-    </message>
-    <message>
-        <source>Open a model first, on the Chat page.</source>
-        <translation>请先在“对话”页打开一个模型。</translation>
-    </message>
-    <message>
-        <source>The chat is still writing an answer. Stop it first.</source>
-        <translation>“对话”页还在生成回答。请先停止它。</translation>
-    </message>
-    <message>
-        <source>The command ended without giving a reason.</source>
-        <translation>命令结束了，但没有说明原因。</translation>
-    </message>
-    <message>
         <source>Resume</source>
         <translation>继续</translation>
     </message>
@@ -853,10 +836,6 @@
     <message>
         <source>The old answers are kept under another name</source>
         <translation>原来的回答会以另一个名称保留</translation>
-    </message>
-    <message>
-        <source>Choose…</source>
-        <translation>选择…</translation>
     </message>
     <message>
         <source>Benchmark data</source>
@@ -1181,14 +1160,37 @@
     </message>
 </context>
 <context>
+    <name>LossCurve</name>
+    <message>
+        <source>Loss</source>
+        <translation>损失</translation>
+    </message>
+    <message>
+        <source>step</source>
+        <translation>步</translation>
+    </message>
+    <message>
+        <source>training</source>
+        <translation>训练</translation>
+    </message>
+    <message>
+        <source>held out</source>
+        <translation>留出</translation>
+    </message>
+    <message>
+        <source>The training loss is {loss:.3f} at step {step}.</source>
+        <translation>第 {step} 步的训练损失为 {loss:.3f}。</translation>
+    </message>
+    <message>
+        <source>The held-out loss is {loss:.3f} at step {step}.</source>
+        <translation>第 {step} 步的留出损失为 {loss:.3f}。</translation>
+    </message>
+</context>
+<context>
     <name>MainWindow</name>
     <message>
         <source>An answer is being written. Wait for it or stop it first.</source>
         <translation>正在生成回答。请等它完成，或先停止。</translation>
-    </message>
-    <message>
-        <source>A batch or an evaluation is running. Wait until it ends, or cancel it first.</source>
-        <translation>批处理或评测正在运行。请等它结束，或先取消它。</translation>
     </message>
     <message>
         <source>There is no picture on the clipboard.</source>
@@ -6340,8 +6342,8 @@
         <translation>打开模型文件夹</translation>
     </message>
     <message>
-        <source>Unloaded while a batch or an evaluation is running.</source>
-        <translation>批处理或评测运行期间已卸载。</translation>
+        <source>Unloaded while a batch, an evaluation or a training run uses the memory.</source>
+        <translation>批量处理、评测或训练正在使用内存，模型已卸载。</translation>
     </message>
     <message>
         <source>The engine has stopped. The next question starts it again.</source>
@@ -6477,6 +6479,10 @@
         <translation>评测</translation>
     </message>
     <message>
+        <source>Teach</source>
+        <translation>训练</translation>
+    </message>
+    <message>
         <source>Settings</source>
         <translation>设置</translation>
     </message>
@@ -6510,6 +6516,13 @@
     <message>
         <source>, turned by {degrees}°</source>
         <translation>，旋转 {degrees}°</translation>
+    </message>
+</context>
+<context>
+    <name>PathRow</name>
+    <message>
+        <source>Choose…</source>
+        <translation>选择…</translation>
     </message>
 </context>
 <context>
@@ -7207,6 +7220,327 @@ or open a file.</source>
     </message>
 </context>
 <context>
+    <name>Teach</name>
+    <message>
+        <source>A style of captions or answers</source>
+        <translation>描述或回答的风格</translation>
+    </message>
+    <message>
+        <source>Trains how the model writes, and keeps what it sees in a picture. The fastest choice.</source>
+        <translation>训练模型怎样书写，不改变它在图片中看到的内容。这是最快的选择。</translation>
+    </message>
+    <message>
+        <source>Forms and documents</source>
+        <translation>表单和文档</translation>
+    </message>
+    <message>
+        <source>Trains which fields the model reads and how it writes them. Several questions about a picture cost little more than one.</source>
+        <translation>训练模型读取哪些字段、怎样写出它们。关于一张图片的多个问题只比一个问题多花一点时间。</translation>
+    </message>
+    <message>
+        <source>A new kind of object</source>
+        <translation>新的物体种类</translation>
+    </message>
+    <message>
+        <source>Trains also how the model understands a picture. Every picture then takes several times as long.</source>
+        <translation>还训练模型怎样理解图片。每张图片所需的时间因此是几倍。</translation>
+    </message>
+    <message>
+        <source>An object that it still does not see</source>
+        <translation>仍然看不出的物体</translation>
+    </message>
+    <message>
+        <source>Trains also how the model reads the pixels. The slowest choice; try “A new kind of object” first.</source>
+        <translation>还训练模型怎样读取像素。这是最慢的选择；请先试“新的物体种类”。</translation>
+    </message>
+</context>
+<context>
+    <name>TeachForm</name>
+    <message>
+        <source>A folder…</source>
+        <translation>文件夹…</translation>
+    </message>
+    <message>
+        <source>A file…</source>
+        <translation>文件…</translation>
+    </message>
+    <message>
+        <source>Pictures with answers</source>
+        <translation>带回答的图片</translation>
+    </message>
+    <message>
+        <source>Training data</source>
+        <translation>训练数据</translation>
+    </message>
+    <message>
+        <source>Choose the pictures with answers</source>
+        <translation>选择带回答的图片</translation>
+    </message>
+    <message>
+        <source>a folder of pictures with captions, or a JSONL, JSON, CSV or TSV file</source>
+        <translation>带描述文件的图片文件夹，或 JSONL、JSON、CSV、TSV 文件</translation>
+    </message>
+    <message>
+        <source>Adapter</source>
+        <translation>适配器</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the adapter</source>
+        <translation>选择适配器的文件夹</translation>
+    </message>
+    <message>
+        <source>Old questions</source>
+        <translation>旧问题</translation>
+    </message>
+    <message>
+        <source>Choose old questions to mix in</source>
+        <translation>选择要混入的旧问题</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>无</translation>
+    </message>
+    <message>
+        <source>Pictures with answers that the model gives already. Mixed in, they keep it from forgetting what it can do.</source>
+        <translation>模型已经会回答的图片和问题。混入它们可以防止模型忘记已有的能力。</translation>
+    </message>
+    <message>
+        <source>What to teach</source>
+        <translation>训练内容</translation>
+    </message>
+    <message>
+        <source>Question</source>
+        <translation>问题</translation>
+    </message>
+    <message>
+        <source>Question for captions</source>
+        <translation>用于描述的问题</translation>
+    </message>
+    <message>
+        <source>only for captions: Describe this image in detail.</source>
+        <translation>仅用于描述：请详细描述这张图片。</translation>
+    </message>
+    <message>
+        <source>automatic</source>
+        <translation>自动</translation>
+    </message>
+    <message>
+        <source>as found</source>
+        <translation>按现有的</translation>
+    </message>
+    <message>
+        <source>English</source>
+        <translation>英文</translation>
+    </message>
+    <message>
+        <source>Chinese</source>
+        <translation>中文</translation>
+    </message>
+    <message>
+        <source>both</source>
+        <translation>两者</translation>
+    </message>
+    <message>
+        <source>Passes over the pictures</source>
+        <translation>遍历图片的次数</translation>
+    </message>
+    <message>
+        <source>Automatic: three, and more for few pictures. The best state is kept.</source>
+        <translation>自动：三次，图片少时更多。保留最好的状态。</translation>
+    </message>
+    <message>
+        <source>Share of the old questions</source>
+        <translation>旧问题的比例</translation>
+    </message>
+    <message>
+        <source>So many of their pictures are mixed in</source>
+        <translation>混入其中这么多图片</translation>
+    </message>
+    <message>
+        <source>Labels</source>
+        <translation>标注</translation>
+    </message>
+    <message>
+        <source>For a folder of CogVLM-SFT, which has labels in two languages</source>
+        <translation>用于 CogVLM-SFT 的文件夹，它有两种语言的标注</translation>
+    </message>
+    <message>
+        <source>Train even if many rows can&apos;t be used</source>
+        <translation>即使很多行不能使用也训练</translation>
+    </message>
+    <message>
+        <source>Start again from the beginning</source>
+        <translation>从头重新开始</translation>
+    </message>
+    <message>
+        <source>The state of the earlier run in this folder is deleted</source>
+        <translation>将删除此文件夹中先前训练的状态</translation>
+    </message>
+</context>
+<context>
+    <name>TeachPage</name>
+    <message>
+        <source>Teach the model</source>
+        <translation>训练模型</translation>
+    </message>
+    <message>
+        <source>Trains an adapter from pictures with answers: a small folder that changes what the open model answers. The model itself stays as it is. A new skill needs some hundred pictures.</source>
+        <translation>用带回答的图片训练一个适配器：这是一个小文件夹，会改变已打开模型的回答，模型本身保持不变。学会一项新技能需要几百张图片。</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>进度</translation>
+    </message>
+    <message>
+        <source>You can stop at any time; starting again continues after the last saved step.</source>
+        <translation>可以随时停止；再次开始会从最后保存的一步继续。</translation>
+    </message>
+    <message>
+        <source>Show the plan</source>
+        <translation>显示计划</translation>
+    </message>
+    <message>
+        <source>Reads the data and trains nothing</source>
+        <translation>只读取数据，不训练</translation>
+    </message>
+    <message>
+        <source>Stop</source>
+        <translation>停止</translation>
+    </message>
+    <message>
+        <source>Ends after the step, and saves</source>
+        <translation>在这一步之后结束并保存</translation>
+    </message>
+    <message>
+        <source>Open the report</source>
+        <translation>打开报告</translation>
+    </message>
+    <message>
+        <source>Open the folder</source>
+        <translation>打开文件夹</translation>
+    </message>
+    <message>
+        <source>Loss (lower is better)</source>
+        <translation>损失（越低越好）</translation>
+    </message>
+    <message>
+        <source>Question</source>
+        <translation>问题</translation>
+    </message>
+    <message>
+        <source>In the data</source>
+        <translation>数据中的回答</translation>
+    </message>
+    <message>
+        <source>Before</source>
+        <translation>训练前</translation>
+    </message>
+    <message>
+        <source>After</source>
+        <translation>训练后</translation>
+    </message>
+    <message>
+        <source>Held-out questions, which are not learnt</source>
+        <translation>留出的问题，不参与训练</translation>
+    </message>
+    <message>
+        <source>Choose pictures with answers first.</source>
+        <translation>请先选择带回答的图片。</translation>
+    </message>
+    <message>
+        <source>Continue</source>
+        <translation>继续</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>开始</translation>
+    </message>
+    <message>
+        <source>Reading the data and the model…</source>
+        <translation>正在读取数据和模型…</translation>
+    </message>
+    <message>
+        <source>Stopping after this step…</source>
+        <translation>在这一步之后停止…</translation>
+    </message>
+    <message>
+        <source>Reading the pictures: {done} of {total}.</source>
+        <translation>正在读取图片：{done} / {total}。</translation>
+    </message>
+    <message>
+        <source>Answering held-out questions…</source>
+        <translation>正在回答留出的问题…</translation>
+    </message>
+    <message>
+        <source>This is the plan. Nothing was trained.</source>
+        <translation>这是计划。没有进行训练。</translation>
+    </message>
+    <message>
+        <source>Stopped after step {step}, and saved. Continue when you like.</source>
+        <translation>已在第 {step} 步之后停止并保存。可以随时继续。</translation>
+    </message>
+    <message>
+        <source>Stopped.</source>
+        <translation>已停止。</translation>
+    </message>
+    <message>
+        <source>Step {step} of {steps}</source>
+        <translation>第 {step} 步，共 {steps} 步</translation>
+    </message>
+    <message>
+        <source>pass {number}</source>
+        <translation>第 {number} 遍</translation>
+    </message>
+    <message>
+        <source>loss {loss:.3f}</source>
+        <translation>损失 {loss:.3f}</translation>
+    </message>
+    <message>
+        <source>held-out loss {loss:.3f}</source>
+        <translation>留出损失 {loss:.3f}</translation>
+    </message>
+    <message>
+        <source>{counts}.</source>
+        <translation>{counts}。</translation>
+    </message>
+    <message>
+        <source>, </source>
+        <translation>，</translation>
+    </message>
+    <message>
+        <source>{time} left.</source>
+        <translation>还需 {time}。</translation>
+    </message>
+    <message>
+        <source>Finished: {folder}.</source>
+        <translation>已完成：{folder}。</translation>
+    </message>
+    <message>
+        <source>{right} of {asked} held-out answers are right, {before} before.</source>
+        <translation>{asked} 个留出问题中答对 {right} 个，训练前为 {before} 个。</translation>
+    </message>
+    <message>
+        <source>{answers} answers about {pictures} pictures to learn, {held_out} held out.</source>
+        <translation>要学习关于 {pictures} 张图片的 {answers} 个回答，留出 {held_out} 个。</translation>
+    </message>
+    <message>
+        <source>{count} old answers mixed in.</source>
+        <translation>混入 {count} 个旧回答。</translation>
+    </message>
+    <message>
+        <source>{count} rows can&apos;t be used; training/skipped.jsonl says why.</source>
+        <translation>有 {count} 行不能使用；原因见 training/skipped.jsonl。</translation>
+    </message>
+    <message>
+        <source>{numbers} numbers to train, in {steps} steps.</source>
+        <translation>要训练 {numbers} 个数，共 {steps} 步。</translation>
+    </message>
+    <message>
+        <source>Continues after step {step}.</source>
+        <translation>从第 {step} 步之后继续。</translation>
+    </message>
+</context>
+<context>
     <name>Transcript</name>
     <message>
         <source>Conversation</source>
@@ -7410,6 +7744,14 @@ or open a file.</source>
         <translation>请选择“全部重新提问”，或另选一个保存结果的文件夹。</translation>
     </message>
     <message>
+        <source>Choose “Start again from the beginning”.</source>
+        <translation>请选择“从头重新开始”。</translation>
+    </message>
+    <message>
+        <source>Close other programs, or allow more memory.</source>
+        <translation>请关闭其他程序，或允许使用更多内存。</translation>
+    </message>
+    <message>
         <source>{value!r} in the settings is not a size.</source>
         <translation>设置中的 {value!r} 不是大小。</translation>
     </message>
@@ -7500,6 +7842,34 @@ or open a file.</source>
     <message>
         <source>The disk or the network may be failing. Finished work is kept: put a good copy of the file in its place and press Start again.</source>
         <translation>磁盘或网络可能有故障。已完成的工作会保留：请放入完好的文件副本，然后再次按“开始”。</translation>
+    </message>
+    <message>
+        <source>Correct them, or choose “Train even if many rows can&apos;t be used”.</source>
+        <translation>请改正它们，或选择“即使很多行不能使用也训练”。</translation>
+    </message>
+    <message>
+        <source>Use more pictures.</source>
+        <translation>请使用更多图片。</translation>
+    </message>
+    <message>
+        <source>Look at these rows: {rows}. The last saved state is kept.</source>
+        <translation>请查看这些行：{rows}。最后保存的状态已保留。</translation>
+    </message>
+    <message>
+        <source>Choose one of them, or both, under “Labels”.</source>
+        <translation>请在“标注”中选择其中一种，或两者。</translation>
+    </message>
+    <message>
+        <source>Choose the same settings to continue, another folder for the adapter, or “Start again from the beginning”.</source>
+        <translation>要继续，请选择相同的设置；也可以为适配器选择另一个文件夹，或选择“从头重新开始”。</translation>
+    </message>
+    <message>
+        <source>Free some space, then press Continue.</source>
+        <translation>请释放一些空间，然后按“继续”。</translation>
+    </message>
+    <message>
+        <source>Open the model that it was made for.</source>
+        <translation>请打开该适配器对应的模型。</translation>
     </message>
     <message>
         <source>Choose the benchmark, and this folder under “Data files”.</source>

@@ -288,7 +288,7 @@ def test_only_one_page_uses_the_memory(desk: Desk, child: Path) -> None:
     batch.form.question.setPlainText("What?")
     batch.start()
     assert not batch.running
-    assert "an evaluation is running" in batch.status.text()
+    assert "an evaluation or a training run is in progress" in batch.status.text()
     page.command.send_line("\n")
     desk.qtbot.waitUntil(lambda: not page.running)
 

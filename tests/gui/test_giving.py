@@ -338,7 +338,7 @@ def test_a_picture_dropped_on_a_text_field_is_a_picture(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["chat", "batch", "convert", "memory", "evaluate", "settings", "about"]
+    "page", ["chat", "batch", "convert", "memory", "evaluate", "teach", "settings", "about"]
 )
 def test_a_picture_is_dropped_on_any_page(desk: Desk, page: str) -> None:
     window = desk.program.window

@@ -154,7 +154,9 @@ def test_several_pictures_block_nothing(desk: Desk, watch: Watch, tmp_path: Path
     assert watch.calls == []
 
 
-@pytest.mark.parametrize("page", ["batch", "convert", "memory", "evaluate", "settings", "about"])
+@pytest.mark.parametrize(
+    "page", ["batch", "convert", "memory", "evaluate", "teach", "settings", "about"]
+)
 def test_a_page_blocks_nothing_when_it_is_shown(desk: Desk, watch: Watch, page: str) -> None:
     desk.program.window.show_page(page)
     desk.qtbot.wait(20)

@@ -212,7 +212,7 @@ def test_every_control_has_a_name(desk: Desk) -> None:
     assert not nameless
 
 
-@pytest.mark.parametrize("name", ["batch", "convert", "evaluate", "settings"])
+@pytest.mark.parametrize("name", ["batch", "convert", "evaluate", "teach", "settings"])
 def test_every_field_of_a_form_belongs_to_a_label(desk: Desk, name: str) -> None:
     desk.program.window.show_page(name)
     page = desk.program.window.page(name)

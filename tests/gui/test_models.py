@@ -369,7 +369,7 @@ def test_a_question_during_a_batch_is_asked_when_it_ends(desk: Desk, other: Path
     desk.chat.composer.setPlainText("After the batch?")
     desk.chat.send()
     desk.program.window.open_model(other)
-    assert "A batch or an evaluation is running" in desk.chat.message
+    assert "A batch, an evaluation or a training run is in progress" in desk.chat.message
     desk.qtbot.wait(50)
     assert desk.engine.state is EngineState.EMPTY, "one model in memory, not two"
     client.take_back()
@@ -460,7 +460,9 @@ def texts_of(page: QWidget) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["chat", "memory", "settings", "convert", "batch", "evaluate"])
+@pytest.mark.parametrize(
+    "name", ["chat", "memory", "settings", "convert", "batch", "evaluate", "teach"]
+)
 def test_no_page_has_words_of_the_command_line(desk: Desk, name: str) -> None:
     desk.program.window.show_page(name)
     page = desk.program.window.page(name)

@@ -1,0 +1,1 @@
+"""The page "Teach": trains an adapter from pictures with answers."""
