@@ -16,15 +16,13 @@ from torch import Tensor
 
 from cogvlm2_lite.finetune.pairs import NAME, GradientSums
 from cogvlm2_lite.finetune.talks import Pack, Span
+from cogvlm2_lite.memory.training import MLP_ROWS
 from cogvlm2_lite.model.attention import grouped_attention
 from cogvlm2_lite.model.decoder import DecoderBlock, Expert, Routing
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import Rotary, Rotation
 from cogvlm2_lite.model.vision import VisionBlock
 from cogvlm2_lite.weights.slots import Adapted
-
-MLP_ROWS = 1024
-"""Rows that go through an MLP together with gradients."""
 
 Rows = Tensor | slice
 """Row numbers, int64, or a range of rows."""

@@ -9,7 +9,7 @@ from cogvlm2_lite.architectures.architecture import ModelConfig, Part, expected_
 from cogvlm2_lite.finetune.settings import PRESETS, TrainingSettings
 from cogvlm2_lite.memory.inventory import UnitKey
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Offload, Workload, plan_memory
-from cogvlm2_lite.memory.training import PACK_ROWS, Training
+from cogvlm2_lite.memory.training import PACK_ROWS, TALK_ROWS, Training
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 
 
@@ -32,13 +32,13 @@ class TalkSize:
         return sum(self.ends)
 
     def rows(self, prefix: int) -> list[int]:
-        """Return the rows of the packs that it is split into if it has a pack of its own.
+        """Return the rows of the parts that it is split into; a part is in one pack.
 
-        prefix  rows of bos and the picture that are in each pack; 0: in none
+        prefix  rows of bos and the picture that are in each part; 0: in none
         """
         shared, packs = prefix if self.has_picture else 0, [0]
         for end in self.ends:
-            if packs[-1] and shared + packs[-1] + end > PACK_ROWS:
+            if packs[-1] and shared + packs[-1] + end > TALK_ROWS:
                 packs.append(0)
             packs[-1] += end
         return [shared + rows for rows in packs]

@@ -40,7 +40,7 @@ from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.model.vision import VisionBlock, VisionTower
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
-from cogvlm2_lite.weights.loader import WeightLoader
+from cogvlm2_lite.weights.loader import PieceReader, WeightLoader
 from cogvlm2_lite.weights.slots import Adapted, Linear, WeightSlot
 
 LOGIT_ROWS = 64
@@ -71,6 +71,7 @@ class LearningNetwork:
     cached_bytes  limit for features, keys and values of pictures that stay in memory, as far as
                   the adapter does not change them
     limits   of the rows that go through the decoder together
+    reader   the source of the weights' bytes; None: the catalog's files
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class LearningNetwork:
         kept_bytes: int = 0,
         cached_bytes: int = 0,
         limits: PackLimits = _LIMITS,
+        reader: PieceReader | None = None,
     ) -> None:
         self.config = catalog.config
         self._in = partial(
@@ -98,6 +100,7 @@ class LearningNetwork:
             rope=rope,
             kept_bytes=kept_bytes,
             limits=limits,
+            reader=reader,
         )
         self._room = {"weights": kept_bytes, "pictures": cached_bytes}
         self._kept: set[int] = set()
@@ -107,7 +110,7 @@ class LearningNetwork:
         self._limits = limits
         self._device, self._dtype = device, dtype
         self._trained = TrainedPairs(pairs, scale=scale, dtype=dtype)
-        self._loader = WeightLoader(catalog, device=device, dtype=dtype)
+        self._loader = WeightLoader(catalog, device=device, dtype=dtype, reader=reader)
         self._parts = assemble(self.config, device=device, dtype=dtype, rope=rope)
         specs = expected_tensors(self.config)
         self._trains_tower = any(

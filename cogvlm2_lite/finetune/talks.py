@@ -21,10 +21,7 @@ from cogvlm2_lite.engine.adapters import behind_picture
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.finetune.samples import TrainingPicture, TrainingSample
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
-
-_SPAN_ROWS = 512
-"""Rows behind one prefix whose attention is computed together: the prefix's keys are copied once
-for them, and their mask takes 1.4 MiB behind a picture of the 19B model."""
+from cogvlm2_lite.memory.training import PACK_ROWS, SPAN_ROWS, TALK_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +32,8 @@ class PackLimits:
     pack  rows of several talks that share a pack
     """
 
-    talk: int = 4096
-    pack: int = 1024
+    talk: int = TALK_ROWS
+    pack: int = PACK_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +200,7 @@ class _Builder:
             before = 0 if inside is None else inside[0]
             self._add_targets(each, begin, before)
             length = each.tokens - begin
-            if spans[-1] and (sum(spans[-1]) + length > _SPAN_ROWS or not (inside or stored)):
+            if spans[-1] and (sum(spans[-1]) + length > SPAN_ROWS or not (inside or stored)):
                 spans.append([])
             if length:
                 spans[-1].append(length)

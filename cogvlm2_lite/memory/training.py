@@ -20,10 +20,14 @@ MLP_ROWS = 1024
 do not grow with the length of a conversation."""
 
 PACK_ROWS = 1024
-"""Rows of a pack, unless a single conversation has more. A matrix is dequantized once for them."""
+"""Rows of a pack of several conversations. A matrix is dequantized once for them."""
+
+TALK_ROWS = 4096
+"""Rows of a conversation, its picture included; a longer one is split into several packs."""
 
 SPAN_ROWS = 512
-"""Rows behind a picture whose attention is computed together, with a mask of their keys."""
+"""Rows behind one prefix whose attention is computed together: the prefix's keys are copied once
+for them, and their mask takes 1.4 MiB behind a picture of the 19B model."""
 
 LOGIT_ROWS = 64
 """Label positions whose logits are computed together: 31 MiB in float32 for the 19B model."""

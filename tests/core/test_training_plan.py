@@ -126,9 +126,10 @@ def test_in_ram_everything_adds_up() -> None:
 
 
 def test_a_long_conversation_is_split_and_short_ones_share_a_pack() -> None:
-    assert TalkSize(ends=(100, 100), labels=1).rows(2307) == [2407, 2407]
-    assert TalkSize(ends=(500, 500, 100), labels=1).rows(0) == [1000, 100]
-    assert TalkSize(ends=(3000,), labels=1).rows(0) == [3000]
+    assert TalkSize(ends=(100, 100), labels=1).rows(2307) == [2507]
+    assert TalkSize(ends=(1000, 1000, 100), labels=1).rows(2307) == [3307, 3407]
+    assert TalkSize(ends=(4000, 100), labels=1).rows(0) == [4000, 100]
+    assert TalkSize(ends=(5000,), labels=1).rows(0) == [5000]
     assert real(tokens=100).tokens == 1024
     assert real(tokens=10).tokens == 160
     assert real("both", tokens=100).tokens == 2407
