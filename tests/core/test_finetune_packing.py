@@ -113,7 +113,7 @@ def test_the_size_of_packs_spans_and_slices_changes_nothing(
     _, expected = packed(samples, "experts", acts_on)
     for rows in (1, 30, 45):
         monkeypatch.setattr(network, "LOGIT_ROWS", 3)
-        monkeypatch.setattr(talks, "_SPAN_ROWS", rows)
+        monkeypatch.setattr(talks, "SPAN_ROWS", rows)
         monkeypatch.setattr(blocks, "MLP_ROWS", 7)
         for name, gradient in packed(samples, "experts", acts_on)[1].items():
             assert float((gradient - expected[name]).abs().max()) < CLOSE, name
