@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,6 +30,10 @@ _Page = Annotated[
     ),
 ]
 _Tokens = Annotated[int, Meta(ge=1, le=8192, description="Maximum length of the answer in tokens")]
+_Adapter = Annotated[
+    str | None,
+    Meta(description="Adapter that answers (default: the first one)"),
+]
 _ReadPage = Annotated[int, Meta(description="The page that was read, counted from 1")]
 _Pages = Annotated[int, Meta(description="Number of pages in the file")]
 _Notices = Annotated[
@@ -67,6 +71,7 @@ class AskArguments(_Arguments, frozen=True, kw_only=True):
     ] = []
     page: _Page = None
     max_tokens: _Tokens = 2048
+    adapter: _Adapter = None
 
 
 class ExtractArguments(_Arguments, frozen=True, kw_only=True):
@@ -83,6 +88,7 @@ class ExtractArguments(_Arguments, frozen=True, kw_only=True):
     ] = ""
     page: _Page = None
     max_tokens: _Tokens = 4096
+    adapter: _Adapter = None
 
 
 class ListArguments(_Arguments, frozen=True, kw_only=True):
@@ -148,12 +154,19 @@ def read_arguments(values: dict[str, Any], kind: type[A]) -> A:
         ) from None
 
 
-def schema_of(kind: type[Struct]) -> dict[str, Any]:
-    """Return the JSON schema of arguments or a result, without references."""
+def schema_of(kind: type[Struct], adapters: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON schema of arguments or a result, without references.
+
+    adapters  what the argument `adapter` may be; (): clients do not see it
+    """
     _, found = msgspec.json.schema_components([kind], ref_template="{name}")
     schema = _without_references(found[kind.__name__], found)
     assert isinstance(schema, dict)
     schema.pop("description", None)
+    if adapters and "adapter" in schema["properties"]:
+        schema["properties"]["adapter"]["enum"] = list(adapters)
+    else:
+        schema["properties"].pop("adapter", None)
     return schema
 
 

@@ -19,6 +19,7 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.listening import ListeningServer
 from cogvlm2_lite.server.run import report_state
 from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.weights.adapter_choice import names_of
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
 _MAX_WAITING = 64
@@ -62,6 +63,12 @@ def make_service(options: Options, engine: WorkerEngine) -> Service:
     return service
 
 
+def make_tools(options: Options, service: Service, folders: AllowedFolders) -> Tools:
+    """Return the tools that clients call."""
+    adapters = names_of(options.load.adapters)
+    return Tools(service, folders, version=options.version, adapters=adapters)
+
+
 def serve_stdio(options: Options) -> None:
     """Serve one client over standard input and output, until it closes standard input."""
     folders = AllowedFolders(options.folders)
@@ -71,7 +78,7 @@ def serve_stdio(options: Options) -> None:
     engine = EngineProcess(options.load)
     service = make_service(options, engine)
     try:
-        asyncio.run(_serve_stdio(service, Tools(service, folders, version=options.version)))
+        asyncio.run(_serve_stdio(service, make_tools(options, service, folders)))
     finally:
         engine.stop()
 
@@ -97,7 +104,7 @@ class HttpServer(ListeningServer):
         # The guard checks Host, Origin and the key, here as in `serve`.
         unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
         app = (
-            Tools(service, folders, version=options.version)
+            make_tools(options, service, folders)
             .server()
             .streamable_http_app(streamable_http_path=_PATH, transport_security=unchecked)
         )

@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,7 @@ from cogvlm2_lite.server.messages import Picture
 from cogvlm2_lite.server.requests import AnswerRequest
 from cogvlm2_lite.server.schemas import usable_schema
 from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.weights.adapter_choice import BASE, unknown_adapter
 
 _INSTRUCTIONS = """\
 Answers questions about pictures on this computer: documents, charts, screenshots, photos. Find
@@ -69,11 +70,20 @@ class _Answer:
 class Tools:
     """Carries out the calls of clients.
 
-    version  of this program, which clients show
+    version   of this program, which clients show
+    adapters  names of the loaded adapters
     """
 
-    def __init__(self, service: Service, folders: AllowedFolders, *, version: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        folders: AllowedFolders,
+        *,
+        version: str,
+        adapters: Sequence[str] = (),
+    ) -> None:
         self._version = version
+        self._adapters = tuple(adapters)
         self._service = service
         self._folders = folders
         self._calls: dict[str, Callable[[dict[str, Any], ProgressReport], Awaitable[Any]]] = {
@@ -97,6 +107,7 @@ class Tools:
         self, context: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         folders = ", ".join(escape_line(str(folder)) for folder in self._folders.folders)
+        adapters = (*self._adapters, BASE) if self._adapters else ()
         return types.ListToolsResult(
             tools=[
                 _tool(
@@ -104,6 +115,7 @@ class Tools:
                     f"Ask a question about a picture file. Allowed folders: {folders}",
                     AskArguments,
                     AskResult,
+                    adapters,
                 ),
                 _tool(
                     "extract",
@@ -111,6 +123,7 @@ class Tools:
                     f"the fields of an invoice. Allowed folders: {folders}",
                     ExtractArguments,
                     ExtractResult,
+                    adapters,
                 ),
                 _tool(
                     "list_pictures",
@@ -190,9 +203,11 @@ class Tools:
 
         history  earlier questions and answers; the oldest ones are left out if they are too long
         """
+        adapter = self._chosen(asked.adapter)
         image = await asyncio.to_thread(self._folders.read, asked.path)
         request = AnswerRequest(
             model=None,
+            adapter=adapter,
             question=question,
             history=history,
             truncate=True,
@@ -222,6 +237,14 @@ class Tools:
                         await progress.show(event)
         raise AssertionError("an answer ends with Finished")
 
+    def _chosen(self, name: str | None) -> str | None:
+        """Return the adapter for the engine. Raises UsageError if it is not loaded."""
+        if name is None or name in self._adapters:
+            return name
+        if name == BASE:
+            return ""
+        raise unknown_adapter(name, self._adapters)
+
 
 def read_value(finished: Finished) -> Any:
     """Return the value of an answer in JSON; EngineError if it is cut off or has a huge number."""
@@ -247,11 +270,17 @@ def _finite(text: str) -> float:
     return number
 
 
-def _tool(name: str, description: str, arguments: type[Struct], result: type[Struct]) -> types.Tool:
+def _tool(
+    name: str,
+    description: str,
+    arguments: type[Struct],
+    result: type[Struct],
+    adapters: Sequence[str] = (),
+) -> types.Tool:
     return types.Tool(
         name=name,
         description=description,
-        input_schema=schema_of(arguments),
+        input_schema=schema_of(arguments, adapters),
         output_schema=schema_of(result),
         annotations=_NO_CHANGE,
     )

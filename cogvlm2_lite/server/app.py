@@ -31,6 +31,7 @@ from cogvlm2_lite.server.bodies import (
 from cogvlm2_lite.server.guard import IGNORED_HEADER, NOTICE_HEADER, OPEN_PATHS, Access, App, Guard
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.messages import read_picture
+from cogvlm2_lite.server.models import ServedModel, ServedModels
 from cogvlm2_lite.server.ollama_routes import ModelCard, OllamaRoutes
 from cogvlm2_lite.server.openapi import document
 from cogvlm2_lite.server.preview import Previews
@@ -57,20 +58,20 @@ def make_app(
     service: Service,
     access: Access,
     *,
-    model: str,
+    models: ServedModels,
     card: ModelCard,
     pictures: RemotePictures | None = None,
     most_requests: int = 320,
 ) -> App:
     """Return the ASGI application.
 
-    model          name of the model in the API
+    models         names of the models in the API
     card           what is known of the model's folder
     pictures       fetches pictures from the web; None: none are fetched
     most_requests  requests with the key that may be in progress; further ones get a 429
     """
-    handlers = _Handlers(service, model, card, pictures)
-    ollama = OllamaRoutes(service, model, card, answer=handlers.answer, read=handlers.values)
+    handlers = _Handlers(service, models, card, pictures)
+    ollama = OllamaRoutes(service, models, card, answer=handlers.answer, read=handlers.values)
     assets = read_assets()
     routes = [
         *handlers.openai_routes("/v1"),
@@ -147,10 +148,14 @@ class _TracebackLog:
 
 class _Handlers:
     def __init__(
-        self, service: Service, model: str, card: ModelCard, pictures: RemotePictures | None
+        self,
+        service: Service,
+        models: ServedModels,
+        card: ModelCard,
+        pictures: RemotePictures | None,
     ) -> None:
         self._service = service
-        self._model = model
+        self._models = models
         self._card = card
         self._pictures = pictures
         self._logged: set[str] = set()
@@ -168,17 +173,16 @@ class _Handlers:
         ]
 
     async def models(self, _: Request) -> Response:
-        return _json(ModelList(data=[self._described()]))
+        return _json(ModelList(data=[self._described(one) for one in self._models.all]))
 
     async def model(self, request: Request) -> Response:
-        self._check_name(request.path_params["name"])
-        return _json(self._described())
+        return _json(self._described(self._find(request.path_params["name"])))
 
-    def _described(self) -> Model:
+    def _described(self, one: ServedModel) -> Model:
         loaded = self._service.loaded
         context = loaded.context if loaded else None
         return Model(
-            id=self._model,
+            id=one.name,
             created=self._card.created,
             context_length=context,
             max_model_len=context,
@@ -271,7 +275,7 @@ class _Handlers:
             with_logprobs = asked.sampling.logprobs is not None
             continued = bool(asked.continue_from)
             return ResponseReply(
-                self._model,
+                asked.model or "",
                 body,
                 with_logprobs=with_logprobs,
                 continued=continued,
@@ -282,7 +286,7 @@ class _Handlers:
 
     def _completion(self, asked: AnswerRequest, *, chat: bool) -> Reply:
         return CompletionReply(
-            self._model,
+            asked.model or "",
             chat=chat,
             progress=asked.progress,
             with_logprobs=asked.sampling.logprobs is not None,
@@ -313,8 +317,8 @@ class _Handlers:
             limits = self._service.limits
             body, asked = await asyncio.to_thread(lambda: read(read_json(raw), limits))
             self._log_ignored(asked.ignored)
-            if asked.model is not None:
-                self._check_name(asked.model)
+            served = self._find(asked.model)
+            asked = replace(asked, model=served.name, adapter=served.adapter)
             if any(picture.url for picture in asked.pictures):
                 asked = await self._with_pictures(asked, reserved)
         except BaseException:
@@ -370,14 +374,17 @@ class _Handlers:
                 408, Text("The request took more than {seconds:g} s.", seconds=limits.body_s)
             ) from None
 
-    def _check_name(self, name: str) -> None:
-        if name.removesuffix(":latest") != self._model:
-            raise ApiError(
-                404,
-                Text("Unknown model. The model of this server is {name}.", name=self._model),
-                "model_not_found",
-                "model",
+    def _find(self, name: str | None) -> ServedModel:
+        found = self._models.find(name)
+        if found is None:
+            text = Text(
+                "Unknown model. The models of this server are {names}."
+                if self._models.adapted
+                else "Unknown model. The model of this server is {names}.",
+                names=self._models.listed,
             )
+            raise ApiError(404, text, "model_not_found", "model")
+        return found
 
 
 def _preview(values: dict[str, Any], limits: Limits) -> tuple[PreviewRequest, bytes]:

@@ -18,6 +18,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.server.api_errors import NO_EMBEDDINGS, ApiError, dumps
 from cogvlm2_lite.server.limits import Limits
+from cogvlm2_lite.server.models import ServedModel, ServedModels
 from cogvlm2_lite.server.ollama import (
     OllamaReply,
     Only,
@@ -122,7 +123,7 @@ class AnswerCall(Protocol):
 class OllamaRoutes:
     """The handlers of Ollama's API.
 
-    model   name of the model in the API
+    models  names of the models in the API
     answer  answers a request
     read    returns the JSON object of a request
     """
@@ -130,15 +131,14 @@ class OllamaRoutes:
     def __init__(
         self,
         service: Service,
-        model: str,
+        models: ServedModels,
         card: ModelCard,
         *,
         answer: AnswerCall,
         read: Callable[[Request], Awaitable[dict[str, Any]]],
     ) -> None:
         self._service = service
-        self._model = model
-        self._name = model if ":" in model else f"{model}:latest"
+        self._models = models
         self._card = card
         self._answer = answer
         self._read = read
@@ -172,11 +172,12 @@ class OllamaRoutes:
     def _checked(
         self, read: Callable[[Values, Limits], tuple[O, AnswerRequest]]
     ) -> Callable[[Values, Limits], tuple[O, AnswerRequest]]:
-        """Return a function that also checks the name of the model."""
+        """Return a function that also finds the model that is named."""
 
         def checked(values: Values, limits: Limits) -> tuple[O, AnswerRequest]:
-            self._check_name(values.get("model"))
-            return read(values, limits)
+            found = self._find(values.get("model"))
+            body, asked = read(values, limits)
+            return body, replace(asked, model=found.name)
 
         return checked
 
@@ -185,32 +186,42 @@ class OllamaRoutes:
             only: Only | None = None
             if not asked.question:
                 only = "unload" if asked.keep_s == 0 else "load"
-            return OllamaReply(body.model or self._name, asked, chat=chat, only=only)
+            name = body.model or self._models.default.ollama_name
+            return OllamaReply(name, asked, chat=chat, only=only)
 
         return reply
 
     async def _tags(self, _: Request) -> Response:
-        model = OllamaModel(
-            name=self._name,
-            model=self._name,
-            modified_at=timestamp(self._card.created),
-            size=self._card.size,
-            digest=self._card.digest,
-            details=self._details(),
-        )
-        return _json(OllamaTags(models=[model]))
+        models = [
+            OllamaModel(
+                name=one.ollama_name,
+                model=one.ollama_name,
+                modified_at=timestamp(self._card.created),
+                size=self._card.size,
+                digest=self._digest(one),
+                details=self._details(one),
+            )
+            for one in self._models.all
+        ]
+        return _json(OllamaTags(models=models))
 
     async def _show(self, request: Request) -> Response:
         body = read_body(await self._read(request), OllamaModelRequest)
-        self._check_name(body.model or body.name)
-        info: dict[str, Any] = {"general.architecture": "cogvlm2", "general.basename": self._model}
+        found = self._find(body.model or body.name)
+        info: dict[str, Any] = {
+            "general.architecture": "cogvlm2",
+            "general.basename": self._models.base.name,
+        }
+        if found.adapter:
+            info["general.finetune"] = found.adapter
         if self._card.parameters:
             info["general.parameter_count"] = self._card.parameters
         if (loaded := self._service.loaded) is not None:
             info["cogvlm2.context_length"] = loaded.context
             info["cogvlm2.image_tokens"] = loaded.image_tokens
         modified_at = timestamp(self._card.created)
-        return _json(OllamaShown(details=self._details(), model_info=info, modified_at=modified_at))
+        details = self._details(found)
+        return _json(OllamaShown(details=details, model_info=info, modified_at=modified_at))
 
     async def _loaded(self, _: Request) -> Response:
         loaded = self._service.loaded
@@ -218,40 +229,43 @@ class OllamaRoutes:
             return _json(OllamaLoadedModels(models=[]))
         keep_s = self._service.keep_s
         devices = loaded.plan.get("devices", ())
-        model = OllamaLoadedModel(
-            name=self._name,
-            model=self._name,
-            size=loaded.plan["peak_bytes"],
-            digest=self._card.digest,
-            details=self._details(),
-            expires_at=timestamp(time.time() + (_FOR_EVER_S if keep_s is None else keep_s)),
-            size_vram=sum(d["peak_bytes"] for d in devices if d["device"] != "cpu"),
-            context_length=loaded.context,
-        )
-        return _json(OllamaLoadedModels(models=[model]))
+        models = [
+            OllamaLoadedModel(
+                name=one.ollama_name,
+                model=one.ollama_name,
+                size=loaded.plan["peak_bytes"],
+                digest=self._digest(one),
+                details=self._details(one),
+                expires_at=timestamp(time.time() + (_FOR_EVER_S if keep_s is None else keep_s)),
+                size_vram=sum(d["peak_bytes"] for d in devices if d["device"] != "cpu"),
+                context_length=loaded.context,
+            )
+            for one in self._models.all
+        ]
+        return _json(OllamaLoadedModels(models=models))
 
     async def _version(self, _: Request) -> Response:
         return _json(OllamaVersion(version=_VERSION))
 
     async def _embed(self, request: Request) -> Response:
         body = read_body(await self._read(request), OllamaEmbedRequest)
-        self._check_name(body.model)
+        self._find(body.model)
         raise ApiError(400, NO_EMBEDDINGS, "unsupported")
 
     async def _pull(self, request: Request) -> Response:
         """Reply as Ollama does when it has the model already; it has no other one."""
         body = read_body(await self._read(request), OllamaPullRequest)
-        self._check_name(body.model or body.name)
+        digest = self._digest(self._find(body.model or body.name))
         if body.stream is False:
             return _json(OllamaStatus(status="success"))
         layer: dict[str, Any] = {
-            "digest": f"sha256:{self._card.digest}",
+            "digest": f"sha256:{digest}",
             "total": self._card.size,
             "completed": self._card.size,
         }
         steps = (
             OllamaStatus(status="pulling manifest"),
-            OllamaStatus(status=f"pulling {self._card.digest[:12]}", **layer),
+            OllamaStatus(status=f"pulling {digest[:12]}", **layer),
             OllamaStatus(status="verifying sha256 digest"),
             OllamaStatus(status="writing manifest"),
             OllamaStatus(status="success"),
@@ -274,11 +288,11 @@ class OllamaRoutes:
     async def _refuse(self, request: Request, names: Sequence[str] = ("model", "name")) -> NoReturn:
         """Raise ApiError for a request to change the models.
 
-        names  fields with the name of a model, which must be the one of this server
+        names  fields with the name of a model, which must be one of this server
         """
         values = await self._read(request)
         for name in names:
-            self._check_name(values.get(name))
+            self._find(values.get(name))
         raise _no_change()
 
     async def _find_blob(self, _: Request) -> Response:
@@ -287,22 +301,36 @@ class OllamaRoutes:
     async def _add_blob(self, _: Request) -> Response:
         raise _no_change()
 
-    def _details(self) -> OllamaDetails:
+    def _details(self, one: ServedModel) -> OllamaDetails:
         return OllamaDetails(
+            parent_model=self._models.base.ollama_name if one.adapter else "",
             quantization_level=self._card.quantization,
             parameter_size=short_number(self._card.parameters) if self._card.parameters else "",
         )
 
-    def _check_name(self, name: object) -> None:
-        """Raise ApiError if a name is another model's. Names of wrong types are found later."""
-        known = (self._model, self._name, "")
-        if isinstance(name, str) and name not in known:
+    def _digest(self, one: ServedModel) -> str:
+        """Return a model's digest; clients take models of equal digests for the same one."""
+        digest = self._card.digest
+        if not one.adapter:
+            return digest
+        return hashlib.sha256(f"{digest} {one.adapter}".encode()).hexdigest()
+
+    def _find(self, name: object) -> ServedModel:
+        """Return the model that is named; ApiError 404 if it is another server's.
+
+        Names of wrong types are found later.
+        """
+        found = self._models.find(name if isinstance(name, str) else None)
+        if found is None:
             text = Text(
-                "model {name!r} not found: the model of this server is {model!r}",
-                name=name[:100],
-                model=self._name,
+                "model {name!r} not found: the models of this server are {model}"
+                if self._models.adapted
+                else "model {name!r} not found: the model of this server is {model!r}",
+                name=str(name)[:100],
+                model=", ".join(one.ollama_name for one in self._models.all),
             )
             raise ApiError(404, text, "model_not_found", "model")
+        return found
 
 
 def _no_change() -> ApiError:

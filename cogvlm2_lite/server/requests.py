@@ -54,6 +54,7 @@ class AnswerRequest:
     """The question and settings of one request.
 
     model           the requested name; None: any
+    adapter         the adapter that answers, as in Ask of the worker's protocol
     pictures        one picture, or several for one sheet; (): none
     messages_field  the request's field that holds the conversation
     client          the `user` field; waiting clients take turns
@@ -77,6 +78,7 @@ class AnswerRequest:
     """
 
     model: str | None
+    adapter: str | None = None
     question: str
     history: tuple[tuple[str, str], ...] = ()
     pictures: tuple[Picture, ...] = ()

@@ -10,9 +10,11 @@ from cogvlm2_lite.server.app import make_app
 from cogvlm2_lite.server.guard import Access
 from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.listening import ListeningServer
+from cogvlm2_lite.server.models import ServedModels
 from cogvlm2_lite.server.ollama_routes import card_of
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.service import Service
+from cogvlm2_lite.weights.adapter_choice import names_of
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 from cogvlm2_lite.worker.protocol import Loaded
 
@@ -41,7 +43,7 @@ class LocalServer(ListeningServer):
 
     pictures  fetches pictures from the web; None: as the options require
 
-    Raises UsageError if the port can't be opened.
+    Raises UsageError if the port can't be opened, or for a name that no adapter can have.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class LocalServer(ListeningServer):
         app = make_app(
             self.service,
             options.access,
-            model=options.model,
+            models=ServedModels(options.model, names_of(options.load.adapters)),
             card=card_of(options.load.folder),
             pictures=pictures,
             most_requests=options.max_waiting * 4 + 64,
@@ -68,7 +70,7 @@ class LocalServer(ListeningServer):
 def remarks_of(loaded: Loaded) -> list[str]:
     """Return what a person should know of a loaded model: its plan's remark, and warnings."""
     remark = loaded.plan.get("remark")
-    return [*([remark] if remark else []), *loaded.warnings]
+    return [*([remark] if remark else []), *loaded.warnings, *loaded.adapter_remarks]
 
 
 def report_state(service: Service, model: str, on_remark: Callable[[str], None]) -> None:

@@ -395,6 +395,7 @@ class _Running:
             continue_from=asked.continue_from,
             prompt_ids=asked.prompt_ids,
             score_prompt=asked.scores_prompt,
+            adapter=asked.adapter,
         )
         try:
             self._engine.submit(ask, deliver)

@@ -1727,10 +1727,6 @@
         <translation>模型没有加载。</translation>
     </message>
     <message>
-        <source>Unknown model. The model of this server is {name}.</source>
-        <translation>未知模型。此服务器的模型是 {name}。</translation>
-    </message>
-    <message>
         <source>The request took more than {seconds:g} s.</source>
         <translation>请求用时超过 {seconds:g} 秒。</translation>
     </message>
@@ -3251,6 +3247,14 @@
         <translation>{names} 等名称中的数字会被忽略：每一行只计一次。</translation>
     </message>
     <message>
+        <source>Unknown model. The models of this server are {names}.</source>
+        <translation>未知的模型。此服务器的模型是 {names}。</translation>
+    </message>
+    <message>
+        <source>Unknown model. The model of this server is {names}.</source>
+        <translation>未知的模型。此服务器的模型是 {names}。</translation>
+    </message>
+    <message>
         <source>a list that contains only {name}</source>
         <translation>只包含 {name} 的列表</translation>
     </message>
@@ -3271,8 +3275,20 @@
         <translation>{param} 必须以 data:image/...;base64, 开头，因为此服务器既不打开网址也不打开文件。</translation>
     </message>
     <message>
+        <source>An adapter of a server can&apos;t be called {name!r}: that is the model&apos;s own tag in Ollama&apos;s API.</source>
+        <translation>服务器的适配器不能叫 {name!r}：在 Ollama 的 API 中，这是模型自身的标签。</translation>
+    </message>
+    <message>
+        <source>Choose another name, as in --adapter mine=FOLDER</source>
+        <translation>请换一个名称，例如 --adapter mine=文件夹</translation>
+    </message>
+    <message>
         <source>{param} must be {expected}, not {value}.</source>
         <translation>{param} 必须是 {expected}，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>model {name!r} not found: the models of this server are {model}</source>
+        <translation>找不到模型 {name!r}：此服务器的模型是 {model}</translation>
     </message>
     <message>
         <source>a text, tokens, or a list of up to {most} of them</source>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from cogvlm2_lite.server.limits import Limits
 from cogvlm2_lite.server.remote import RemotePictures
 from cogvlm2_lite.server.run import LocalServer, Options
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.worker.client import EngineState, Outcome, WorkerEngine
 from cogvlm2_lite.worker.protocol import Ask, Died, LoadFailed, Unloaded
 from tests.helpers.waiting import PATIENCE_S
@@ -158,10 +159,14 @@ def running(
     grace_s: float = 0.1,
     pictures: RemotePictures | None = None,
     model: str = "scripted",
+    adapters: Sequence[str] = (),
 ) -> Iterator[LocalServer]:
     """Run a server in a thread; it is stopped at the end."""
     options = Options(
-        load=LoadOptions(folder=Path("nowhere")),
+        load=LoadOptions(
+            folder=Path("nowhere"),
+            adapters=tuple(AdapterChoice(name=name, folder=Path(name)) for name in adapters),
+        ),
         model=model,
         access=access or Access(),
         port=0,

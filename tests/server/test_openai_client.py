@@ -22,14 +22,28 @@ import psutil
 import pytest
 from PIL import Image
 
+from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
+from tests.helpers.adapters import TOWER, random_adapter
 from tests.helpers.served import PATIENCE_S, PICTURES, Served
 
 QUESTION = "What is written on the sign?"
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    served = Served()
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root, demo = tmp_path_factory.mktemp("adapters"), checkpoint_folder()
+    return {
+        "one": random_adapter(root / "one", demo, seed=1, acts_on=BEHIND_PICTURE),
+        "two": random_adapter(root / "b=2", demo, seed=2, parts=TOWER),
+    }
+
+
+@pytest.fixture(scope="module")
+def served(adapters: dict[str, Path]) -> Iterator[Served]:
+    """A server with adapters; whoever asks "demo" gets the model without them."""
+    given = ["--adapter", str(adapters["one"]), "--adapter", f"two={adapters['two']}:0.5"]
+    served = Served("--parallel", "2", *given)
     yield served
     served.stop()
 
@@ -65,6 +79,30 @@ def test_a_picture_is_answered_as_by_the_library_with_exact_counts(client: opena
     assert reply.usage is not None
     assert reply.usage.prompt_tokens == expected.prompt_tokens
     assert reply.usage.completion_tokens == expected.completion_tokens
+
+
+def test_adapters_are_models_that_the_client_chooses(
+    client: openai.OpenAI, adapters: dict[str, Path]
+) -> None:
+    import cogvlm2_lite
+
+    names = [model.id for model in client.models.list()]
+    assert names == ["demo", "demo:one", "demo:two"]
+    assert client.models.retrieve("demo:two").id == "demo:two"
+    texts = [str(adapters["one"]), f"two={adapters['two']}:0.5"]
+    model = cogvlm2_lite.load("demo", adapters=texts)
+    answers = []
+    for name, adapter in zip(names, (None, "one", "two"), strict=True):
+        model.adapter = adapter
+        sampling = cogvlm2_lite.Sampling(max_new_tokens=6)
+        expected = list(model.answer(QUESTION, PICTURES["sign"], sampling=sampling))[-1]
+        reply = client.chat.completions.create(model=name, messages=about("sign"), max_tokens=6)
+        assert reply.choices[0].message.content == expected.text.strip()
+        assert reply.model == name
+        answers.append(expected.text)
+    assert len(set(answers)) == 3
+    with pytest.raises(openai.NotFoundError, match="demo, demo:one, demo:two"):
+        client.chat.completions.create(model=f"demo:{adapters['two']}", messages=about("sign"))
 
 
 def test_a_stream_gives_the_same_text_and_counts(client: openai.OpenAI) -> None:

@@ -594,6 +594,30 @@ def test_settings_are_kept_and_used(page: Any, engine: ScriptedEngine) -> None:
     page.wait_for_selector(".newer")
 
 
+def test_an_adapter_is_chosen_beside_the_model(browser: Any, page: Any) -> None:
+    assert page.is_hidden("#model")  # there is only one
+    engine = ScriptedEngine()
+    with running(engine, adapters=("invoices", "captions")) as server:
+        for page in opened(browser, server.address):
+            page.wait_for_selector("#model")
+            assert page.locator("#model option").all_text_contents() == [
+                "scripted", "scripted:invoices", "scripted:captions"
+            ]  # fmt: skip
+            ask(page, "one")
+            page.wait_for_selector(".again")
+            assert engine.asked[-1].adapter == "invoices"
+            page.select_option("#model", "scripted")
+            page.reload()
+            page.wait_for_selector("#model")
+            assert page.input_value("#model") == "scripted"
+            page.click(".again")
+            page.wait_for_selector(".newer")
+            assert engine.asked[-1].adapter == ""
+            assert "Model: scripted." in page.text_content(".note")
+            page.click(".older")
+            assert "Model: scripted:invoices." in page.text_content(".note")
+
+
 def test_a_server_that_ends_in_the_middle_loses_no_text(browser: Any) -> None:
     engine = ScriptedEngine()
     context = browser.new_context(locale="en-US")

@@ -2,7 +2,7 @@
 // Conversations as they are stored:
 //   {id, name, namedAt, stored, turns: [{id, at, question, picture: {id, name, page}, versions, chosen, chosenAt,
 //    edits, needs}], edited: {the id of a first turn: {id of the turn that is shown instead, at}}}
-// An answer is a version: {id, at, revision, answer, note, bad, cut, done, page, pages}. "Try again" adds one.
+// An answer is a version: {id, at, revision, answer, note, bad, cut, done, page, pages, model}. "Try again" adds one.
 // Its note is a list of sentences, see page.js.
 // An edited question is another turn: `edits` is the id of the first one. `needs` says of each edited question
 // before a turn which one it follows: {the id of the first one: id}. path() returns the turns that are shown.

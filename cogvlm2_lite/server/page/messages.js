@@ -56,6 +56,8 @@ export const CHINESE = {
     "适配器不能叫 {name!r}：这个名称表示不带适配器的模型。",
   "An adapter is a folder with {name}.":
     "适配器是一个含有 {name} 的文件夹。",
+  "An adapter of a server can't be called {name!r}: that is the model's own tag in Ollama's API.":
+    "服务器的适配器不能叫 {name!r}：在 Ollama 的 API 中，这是模型自身的标签。",
   "An answer starts after about {wait}.":
     "约 {wait} 后开始回答。",
   "An array of the shape {shape} is not a picture.":
@@ -92,6 +94,8 @@ export const CHINESE = {
     "请用 --host 指定这台电脑的一个地址，例如 127.0.0.1。",
   "Choose another --port; 0 picks a free one.":
     "请给出其他 --port；0 表示任意空闲端口。",
+  "Choose another name, as in --adapter mine=FOLDER":
+    "请换一个名称，例如 --adapter mine=文件夹",
   "Choose another name, as in --adapter mine={text}":
     "请换一个名称，例如 --adapter mine={text}",
   "Choose one file in it.":
@@ -720,8 +724,10 @@ export const CHINESE = {
     "未知字段 {param}；您是指 {name} 吗？",
   "Unknown kernel {name!r}.":
     "未知计算核 {name!r}。",
-  "Unknown model. The model of this server is {name}.":
-    "未知模型。此服务器的模型是 {name}。",
+  "Unknown model. The model of this server is {names}.":
+    "未知的模型。此服务器的模型是 {names}。",
+  "Unknown model. The models of this server are {names}.":
+    "未知的模型。此服务器的模型是 {names}。",
   "Unknown number type {name!r}.":
     "未知数值类型 {name!r}。",
   "Unknown prompt template {name!r}.":
@@ -990,6 +996,8 @@ export const CHINESE = {
     "在此处理器上测得，{count} 个核心，磁盘为标称值",
   "model {name!r} not found: the model of this server is {model!r}":
     "找不到模型 {name!r}：此服务器的模型是 {model!r}",
+  "model {name!r} not found: the models of this server are {model}":
+    "找不到模型 {name!r}：此服务器的模型是 {model}",
   "must be false: this server stores no answers":
     "必须是 false：此服务器不保存回答",
   "nested_blocksize must be 256":

@@ -30,6 +30,7 @@ const previews = new Map(); // the address of a picture and its page: a promise 
 let picture = null; // {url: a data: URL, name, page: 0 if none was chosen}, for the next question
 let reading = null; // a promise while a picture file is read
 let plan = null; // from /v1/plan
+let models = []; // the names in /v1/models; the first one is the base model, and the others have an adapter
 let phase = "decode"; // the phase in the memory bar
 let heldBytes = 0; // as last reported by the engine
 const RENDER_MS = 300; // minimum time between two renderings of a growing answer
@@ -182,6 +183,7 @@ function translate() {
   at("question").placeholder = words.placeholder;
   at("question").setAttribute("aria-label", words.placeholder);
   at("search").placeholder = words.search;
+  at("model").setAttribute("aria-label", words.model);
   for (const [id, text] of [["tokens", words.defaultTokens], ["temperature", words.defaultTemperature],
     ["top-p", words.defaultTopP], ["seed", words.defaultSeed], ["system", words.defaultSystem]]) {
     at(`set-${id}`).placeholder = text;
@@ -705,9 +707,11 @@ function showProgress(job, text) {
 
 async function receive(job) {
   const { mine, turn, version, stop: { signal } } = job;
+  if (!models.includes(version.model) || !version.answer) version.model = model();
   const body = JSON.stringify({
     messages: await messages(mine, turn, version.answer), stream: true, truncation: "auto",
     ...(version.answer ? { continue_final_message: true } : {}), ...sampling(readSettings()),
+    ...(version.model ? { model: version.model } : {}),
     stream_options: { include_usage: true, include_progress: true },
   });
   const began = performance.now();
@@ -722,7 +726,7 @@ async function receive(job) {
     throw new NoteError(ours("key"));
   }
   if (!reply.ok) throw serverError((await reply.json()).error);
-  const note = [];
+  const note = version.model ? [ours("answeredBy", version.model)] : [];
   let ended = false; // a notice says why the answer ended
   let tokens = 0;
   let complete = false;
@@ -769,6 +773,22 @@ async function get(path) {
   return reply.ok ? reply : null;
 }
 
+// Returns the model that is chosen, or "" while there is no choice.
+function model() {
+  return models.length > 1 ? at("model").value : "";
+}
+
+async function listModels() {
+  const reply = await get("/v1/models");
+  if (!reply) return;
+  models = (await reply.json()).data.map((one) => one.id);
+  at("model").replaceChildren(...models.map((name) => make("option", "", name)));
+  const kept = localStorage.getItem("model");
+  // At first it is the first adapter, as for requests that name no model.
+  at("model").value = models.includes(kept) ? kept : models[1] || models[0];
+  at("model").hidden = models.length < 2;
+}
+
 async function updateState() {
   try {
     const health = await (await fetch("/health")).json();
@@ -781,6 +801,7 @@ async function updateState() {
     }
     const counters = await get("/metrics");
     if (!counters) return; // the key is not known yet
+    if (!models.length) await listModels();
     const found = readMetrics(await counters.text());
     if (found.requests_waiting) at("state").textContent += ` · ${words.queue(found.requests_waiting)}`;
     if (!jobs.size) heldBytes = found.memory_held_bytes || 0;
@@ -839,6 +860,7 @@ at("menu").onclick = () => {
   const open = at("side").classList.toggle("open");
   at("menu").setAttribute("aria-expanded", String(open));
 };
+at("model").onchange = () => localStorage.setItem("model", at("model").value);
 at("language").onclick = () => {
   language = language === "en" ? "zh" : "en";
   localStorage.setItem("language", language);
