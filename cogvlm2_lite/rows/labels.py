@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.inputs.prompt import build_prompt, token_types
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.rows.read import Reason, Turn
@@ -53,6 +54,8 @@ class Labeller:
     template    "chat", "vqa" or "base"; None: the checkpoint's
     space       whether an answer begins with a space, see `measure_answer_space`
     max_tokens  length of a sample; None: at most 4096 and the model's context
+
+    Raises UsageError if max_tokens is above the context.
     """
 
     def __init__(
@@ -67,7 +70,15 @@ class Labeller:
         self._tokenizer, self._config = tokenizer, config
         self._template = config.template_version if template is None else template
         self._space = space
-        self._most = max_tokens or min(DEFAULT_MAX_TOKENS, config.max_position_embeddings)
+        context = config.max_position_embeddings
+        if max_tokens is not None and max_tokens > context:
+            raise UsageError(
+                "{param} must be at most {most}, the context of the model, not {value}.",
+                param="--max-tokens",
+                most=context,
+                value=max_tokens,
+            )
+        self._most = max_tokens or min(DEFAULT_MAX_TOKENS, context)
         self._special = tokenizer.special_texts
 
     def samples(

@@ -3243,6 +3243,10 @@
         <translation>带引号的单元格内部的引号必须写两次。</translation>
     </message>
     <message>
+        <source>{param} must be at most {most}, the context of the model, not {value}.</source>
+        <translation>{param} 最多为 {most}（模型的上下文长度），不能为 {value}。</translation>
+    </message>
+    <message>
         <source>The numbers in names such as {names} are ignored: each row counts once.</source>
         <translation>{names} 等名称中的数字会被忽略：每一行只计一次。</translation>
     </message>

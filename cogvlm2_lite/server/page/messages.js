@@ -1408,6 +1408,8 @@ export const CHINESE = {
     "{param} 必须大于 0，而不是 {value}。",
   "{param} must be at least 0 and below 1, not {value}.":
     "{param} 必须大于等于 0 且小于 1，而不是 {value}。",
+  "{param} must be at most {most}, the context of the model, not {value}.":
+    "{param} 最多为 {most}（模型的上下文长度），不能为 {value}。",
   "{param} must be between {least} and {most}, not {value}.":
     "{param} 必须在 {least} 到 {most} 之间，而不是 {value}。",
   "{param} must be {expected}, not {value}.":
