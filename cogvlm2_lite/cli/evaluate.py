@@ -20,16 +20,17 @@ from cogvlm2_lite.cli.parser import (
     Parser,
     add_adapter_options,
     add_compute_options,
+    add_row_options,
     load_options,
 )
 from cogvlm2_lite.control import Control
-from cogvlm2_lite.demo.shipped import DEMO_WORD, checkpoint_folder, model_folder
+from cogvlm2_lite.demo.shipped import model_folder, model_names
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.evaluate.answers import Answered
 from cogvlm2_lite.evaluate.benchmarks import CEILINGS, NAMES
 from cogvlm2_lite.evaluate.exports import export, read_grades, read_predictions
-from cogvlm2_lite.evaluate.find import find_data
+from cogvlm2_lite.evaluate.find import find_data, is_benchmark, path_exists
 from cogvlm2_lite.evaluate.items import Data
 from cogvlm2_lite.evaluate.job import (
     Job,
@@ -63,6 +64,7 @@ from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 
 if TYPE_CHECKING:
+    from cogvlm2_lite.cli.evaluate_rows import RowWork
     from cogvlm2_lite.engine.model import Model
     from cogvlm2_lite.evaluate.expect import Outlook
 
@@ -85,6 +87,11 @@ The folder of a run has run.json (what was asked of which model), answers.jsonl,
 report.html and report.md. A folder whose answers belong to another model, prompt or data file is
 refused.
 
+DATA is a file or folder of pictures with answers, in every form that finetune reads: JSONL, JSON,
+CSV, TSV, captions, CogVLM-SFT, answers.jsonl of `batch`. The base model and each --adapter are
+asked the same questions, and their answers, losses and differences stand side by side. If
+--adapter is repeated, each one is a model of its own; those with the same NAME are added up.
+
 With --json, each line has an "event": plan, loading, answered, paused, resumed, scored, compared,
 finished or error.
 
@@ -93,14 +100,16 @@ examples:
   cogvlm2-lite evaluate my-nf4 textvqa docvqa --limit 500
   cogvlm2-lite evaluate my-nf4 mmbench --against cogvlm2-llama3-chat-19B
   cogvlm2-lite evaluate my-nf4 mmbench --score-only --against evaluate/cogvlm2-llama3-chat-19B
+  cogvlm2-lite evaluate my-nf4 invoices.jsonl --adapter my-adapter
 """
 
 
 def build_parser() -> Parser:
     """Declare the options of `evaluate`."""
     parser = Parser(
-        usage="evaluate MODEL BENCHMARK... [options]",
-        description="Ask a model the questions of benchmarks and score its answers, offline.",
+        usage="evaluate MODEL BENCHMARK|DATA... [options]",
+        description="Ask a model about the pictures of benchmarks, or your own, and score its "
+        "answers, offline.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -108,7 +117,9 @@ def build_parser() -> Parser:
         metavar="MODEL",
         help="a model folder, or `demo`; with --score-only also the folder of a run",
     )
-    parser.add_argument("benchmarks", metavar="BENCHMARK", nargs="+", help="see below")
+    parser.add_argument(
+        "benchmarks", metavar="BENCHMARK|DATA", nargs="+", help="what is asked, see below"
+    )
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -125,10 +136,11 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--limit",
+        "--answers",
         metavar="N",
         type=int,
-        help="ask about N questions only, chosen in proportion to the categories; a larger N "
-        "with the same seed continues",
+        help="ask N questions only, about whole pictures and in proportion to the categories; a "
+        "larger N with the same seed continues",
     )
     parser.add_argument(
         "--seed", metavar="N", type=int, help="choose other questions for --limit (default: 0)"
@@ -144,7 +156,7 @@ def build_parser() -> Parser:
         type=int,
         help="maximum length of an answer in tokens (default: "
         + ", ".join(f"{name} {count}" for name, count in CEILINGS.items())
-        + ")",
+        + "; rows: twice the longest expected answer, and 64 at least)",
     )
     parser.add_argument(
         "--against",
@@ -187,6 +199,13 @@ def build_parser() -> Parser:
         help="read the commands pause, resume and stop from standard input, one per line; its end "
         "means stop",
     )
+    rows = parser.add_argument_group("rows of pictures with answers")
+    add_row_options(rows)
+    rows.add_argument(
+        "--case",
+        action="store_true",
+        help="an answer in other upper and lower case is no exact match",
+    )
     add_compute_options(parser)
     add_adapter_options(parser, one=True)
     parser.add_argument(
@@ -215,7 +234,7 @@ def main(
     report = Reporter(console=console or Console(), as_json=args.json)
     try:
         _check(args)
-        work = _Work(args=args, report=report, everything=_read_data(args, report), start=start)
+        work = _work(args, report, start)
         control = Control()
         if args.control:
             threading.Thread(
@@ -227,6 +246,45 @@ def main(
             raise
         report.event("error", **error.as_dict())
         return error.exit_code
+
+
+def _work(args: argparse.Namespace, report: Reporter, start: Start) -> _Work | RowWork:
+    """Return what carries the command out: on benchmarks, or on rows of pictures with answers."""
+    if _has_rows(args):
+        from cogvlm2_lite.cli.evaluate_rows import RowWork
+
+        return RowWork(args=args, report=report, start=start)
+    return _Work(args=args, report=report, everything=_read_data(args, report), start=start)
+
+
+def _has_rows(args: argparse.Namespace) -> bool:
+    """Return whether all that is named are rows. Raises UsageError if only some are."""
+    option = next((name for name in ("format", "labels", "ask", "case") if getattr(args, name)), "")
+    found = [_is_rows(word, forced=bool(option)) for word in args.benchmarks]
+    if all(found):
+        return True
+    other = args.benchmarks[found.index(False)]
+    if option:
+        raise UsageError(
+            "{option} is for rows of pictures with answers, and {data} is a benchmark.",
+            option=f"--{option}",
+            data=other,
+        )
+    if any(found):
+        raise UsageError(
+            "{data} has rows of pictures with answers, and {other} is a benchmark.",
+            hint="Evaluate them one after the other.",
+            data=args.benchmarks[found.index(True)],
+            other=other,
+        )
+    return False
+
+
+def _is_rows(word: str, *, forced: bool) -> bool:
+    if word in NAMES:
+        return False
+    path = expand_home(word)
+    return forced or (path_exists(path) and not is_benchmark(path))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -297,8 +355,7 @@ def _finished_side(word: str) -> _Side:
 def _side(args: argparse.Namespace, word: str, adapters: Sequence[str] = ()) -> _Side:
     """Return the model of a folder, with the adapters that texts of --adapter describe."""
     folder = model_folder(word).resolve()
-    shipped = word == DEMO_WORD and folder == checkpoint_folder().resolve()
-    label, name = (word, word) if shipped else (str(folder), folder.name)
+    label, name = model_names(word, folder)
     options = _options(args, folder, adapters)
     if options.adapters:
         label = " + ".join((label, *adapters))

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from cogvlm2_lite.cli.console import INTERRUPTED, Console
 from cogvlm2_lite.cli.finetune_output import Reporter
 from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
-from cogvlm2_lite.cli.parser import DEVICE_HELP, Parser, add_budget_options
-from cogvlm2_lite.cli.words import as_text
+from cogvlm2_lite.cli.parser import DEVICE_HELP, Parser, add_budget_options, add_row_options
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, UsageError
 from cogvlm2_lite.events import Cancel
@@ -51,23 +50,7 @@ def build_parser() -> Parser:
     parser.add_argument("data", metavar="DATA", type=Path, help="pictures with answers")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder of the adapter")
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--format",
-        choices=("sft", "json", "table", "captions"),
-        help="the form of DATA (default: recognised)",
-    )
-    data.add_argument(
-        "--labels", choices=("en", "zh", "both"), help="labels of a CogVLM-SFT folder"
-    )
-    data.add_argument(
-        "--ask",
-        type=as_text,
-        metavar="TEXT",
-        action="append",
-        default=[],
-        help="question for captions without one; may be given several times, taken in turn "
-        "(default: Describe this image in detail., in the caption's language)",
-    )
+    add_row_options(data)
     data.add_argument(
         "--held-out",
         default="10%",

@@ -147,6 +147,27 @@ def adapters_of(args: argparse.Namespace) -> tuple[AdapterChoice, ...]:
     return read_choices(args.adapter, add_up=args.one_adapter)
 
 
+def add_row_options(group: argparse._ArgumentGroup) -> None:
+    """Declare how rows of pictures with answers are read: --format, --labels and --ask."""
+    group.add_argument(
+        "--format",
+        choices=("sft", "json", "table", "captions"),
+        help="the form of DATA (default: recognised)",
+    )
+    group.add_argument(
+        "--labels", choices=("en", "zh", "both"), help="labels of a CogVLM-SFT folder"
+    )
+    group.add_argument(
+        "--ask",
+        type=as_text,
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="question for captions without one; may be given several times, taken in turn "
+        "(default: Describe this image in detail., in the caption's language)",
+    )
+
+
 def add_compute_options(parser: Parser) -> None:
     """Declare the options for device, number types and memory; `load_options` reads them.
 

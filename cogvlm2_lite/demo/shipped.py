@@ -43,6 +43,17 @@ def checkpoint_folder() -> Path:
     return folder
 
 
+def model_names(word: str, folder: Path) -> tuple[str, str]:
+    """Return a model's name for people, and that for a folder of results.
+
+    word    as the user wrote it: the demo model has one name wherever it is installed
+    folder  that of the model, with its whole path
+    """
+    if word == DEMO_WORD and folder == checkpoint_folder().resolve():
+        return word, word
+    return str(folder), folder.name
+
+
 def fingerprint(folder: Path) -> str:
     """Return a hash of a checkpoint folder's content, as 12 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -44,11 +44,19 @@ class Outlook:
 
     def expected(self, benchmark: str) -> Expected:
         """Return the expected seconds of a picture and a question of a benchmark."""
+        return self.expected_of(ANSWER_TOKENS[benchmark])
+
+    def expected_of(self, tokens: float, texts: float = 1) -> Expected:
+        """Return the expected seconds of a picture and a question.
+
+        tokens  of an answer
+        texts   that are computed for a question: itself, and those whose loss is measured
+        """
         seconds = {phase: self._seconds(phase) for phase in self.preview.expected.seconds}
         each = seconds[Phase.DECODE] / self.parallel
         return Expected(
             picture_s=seconds.get(Phase.ENCODE, 0.0) + seconds.get(Phase.PREFILL_IMAGE, 0.0),
-            question_s=seconds[Phase.PREFILL_TEXT] + ANSWER_TOKENS[benchmark] * each,
+            question_s=texts * seconds[Phase.PREFILL_TEXT] + tokens * each,
         )
 
     def _seconds(self, phase: Phase) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -29,7 +30,7 @@ from cogvlm2_lite.evaluate.literals import list_of_texts
 from cogvlm2_lite.evaluate.original import LAYOUTS, benchmark_of_json, read_original
 from cogvlm2_lite.evaluate.rows import Row, check_answers, item_notices, items_of
 from cogvlm2_lite.evaluate.subsets import count_questions, countable
-from cogvlm2_lite.evaluate.tsv import read_tsv
+from cogvlm2_lite.evaluate.tsv import is_tsv_of_questions, read_tsv
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.places import expand_home
 from cogvlm2_lite.text import Text
@@ -80,7 +81,7 @@ def find_data(name_or_path: str, data: Path | None = None, *, answers_needed: bo
     if name_or_path in NAMES:
         return _named(name_or_path, data, answers_needed=answers_needed)
     path = expand_home(name_or_path)
-    if data is not None or not _exists(path):
+    if data is not None or not path_exists(path):
         raise UsageError(
             "Unknown benchmark {name!r}: it is neither a name nor a file.",
             hint="Choose one of {names}, or the path of a data file.",
@@ -88,6 +89,26 @@ def find_data(name_or_path: str, data: Path | None = None, *, answers_needed: bo
             names=", ".join(NAMES),
         )
     return _read(_in_path("", path), "", answers_needed=answers_needed)
+
+
+def is_benchmark(path: Path) -> bool:
+    """Return whether an existing file or folder is one that `find_data` reads by its path.
+
+    Others may be rows of pictures with answers.
+    """
+    if path.is_dir():
+        files = _files_of(path, depth=_MOST_DEPTH)
+        return any(_in_files(name, files) for name in _HUB_FOLDERS)
+    suffix = path.suffix.lower()
+    if suffix == ".tsv":
+        return bool(named_benchmark(path.stem)) or is_tsv_of_questions(path)
+    if suffix == ".json":
+        if any(layout.files.fullmatch(path.name) for layout in LAYOUTS.values()):
+            return True
+        with suppress(DataError):  # of a file that is no JSON, or too large for questions
+            return bool(benchmark_of_json(path))
+        return False
+    return suffix not in (".jsonl", ".csv")
 
 
 def _named(name: str, data: Path | None, *, answers_needed: bool) -> Data:
@@ -114,7 +135,7 @@ def _demo_file() -> Path:
 
 def _in_path(benchmark: str, path: Path) -> _Source:
     """Return the source in a file or folder that the user has named."""
-    if not _exists(path):
+    if not path_exists(path):
         raise DataError("There is no file or folder {path}.", hint="Check the spelling.", path=path)
     if is_file(path):
         return _Source(benchmark=benchmark, paths=tuple(_with_shards(path)))
@@ -153,7 +174,7 @@ def _on_this_computer(benchmark: str) -> _Source:
 def _lmu_folder() -> Path:
     """Return the folder of VLMEvalKit, which takes the variable only if that folder exists."""
     named = os.environ.get("LMUData", "")  # noqa: SIM112 - its name in VLMEvalKit
-    return Path(named) if named and _exists(Path(named)) else expand_home("~/LMUData")
+    return Path(named) if named and path_exists(Path(named)) else expand_home("~/LMUData")
 
 
 def _cache_home() -> Path:
@@ -580,7 +601,8 @@ def _arrow_cache(benchmark: str) -> Path | None:
     return None
 
 
-def _exists(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
+    """Return whether there is such a file or folder; False if the system rejects the name."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -41,7 +41,7 @@ class Measure:
 
 
 MEASURES = (
-    Measure(name="loss", title="loss per token", unit=NATS),
+    Measure(name="loss", title="loss", unit=NATS),
     Measure(name="perplexity", title="perplexity", unit=PLAIN),
     Measure(name="exact_match", title="exact match", binary=True),
     Measure(name="anls", title="ANLS"),

@@ -45,6 +45,8 @@ _BUFFER = 1 << 22
 """Rows are long: with the usual buffer of 8 KB, reading them takes three times as long."""
 _MOST_REFERENCE = 64
 """Characters of an image cell that names the row with the picture; pictures are longer."""
+_LONGEST_NAME = 1000
+"""Bytes of a cell that may name a file; pictures are longer."""
 _BOM = b"\xef\xbb\xbf"
 _IN_QUOTES = re.compile(rb"""'([^'"]*)'|"([^'"]*)\"""")
 _LABELS = ("category", "l2-category", "split", "capability", "question_types")
@@ -120,6 +122,22 @@ def read_tsv(path: Path) -> TsvFile:
         rows=tuple(rows),
         notices=notices,
     )
+
+
+def is_tsv_of_questions(path: Path) -> bool:
+    """Return whether a file has VLMEvalKit's columns; a table whose pictures are files has not."""
+    try:
+        with path.open("rb", buffering=_BUFFER) as stream:
+            head, first = (stream.readline(_MOST_ROW_BYTES) for _ in range(2))
+    except OSError as error:
+        raise unreadable_file(path, error) from error
+    columns = [_unquote(each.strip()) for each in head.removeprefix(_BOM).split(b"\t")]
+    if not {b"index", b"question"} <= set(columns):
+        return False
+    cells = [_unquote(each.strip()) for each in first.split(b"\t")]
+    image = dict(zip(columns, cells, strict=False)).get(b"image", b"")
+    name = image.decode("utf-8", "replace")
+    return not (image and len(image) < _LONGEST_NAME and is_file(path.parent / name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ class Question:
     upright  the picture is read as `ask` does: turned by EXIF, transparency on white
     scored   texts whose loss is measured
     column   of several models that are asked together, the one that answers; "" for one model
+    adapter  as in Ask
     """
 
     item: Item
@@ -62,6 +63,7 @@ class Question:
     upright: bool = False
     scored: tuple[ScoredText, ...] = ()
     column: str = ""
+    adapter: str | None = None
 
     @property
     def picture(self) -> str:
@@ -409,6 +411,7 @@ class _Asking:
             question=question.query.text,
             sampling=Sampling(max_new_tokens=self.max_new_tokens, repetition_guard=False),
             template=question.query.template,
+            adapter=question.adapter,
             **_pixels(lane.image),
         )
         self._send(ask, _UnderWay(question=question, lane=lane))
@@ -424,6 +427,7 @@ class _Asking:
             score_last=text.last,
             sampling=Sampling(max_new_tokens=1, repetition_guard=False),
             template="base",
+            adapter=asked.question.adapter,
             **_pixels(asked.lane.image),
         )
         self._send(ask, asked)

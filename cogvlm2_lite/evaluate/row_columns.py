@@ -1,0 +1,341 @@
+"""The columns of an evaluation on rows: the base model and adapters, their runs and results.
+
+Each column has a run folder of its own below the evaluation's: run.json and answers.jsonl. So an
+adapter that is added later is asked alone, and saved answers never change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.evaluate.answer_scores import pictures_of
+from cogvlm2_lite.evaluate.answers import Answered, SavedAnswers
+from cogvlm2_lite.evaluate.items import Item
+from cogvlm2_lite.evaluate.job import Job, with_present_answers
+from cogvlm2_lite.evaluate.metrics import Measured
+from cogvlm2_lite.evaluate.row_data import (
+    ROWS,
+    Asker,
+    Form,
+    RowData,
+    choose_rows,
+    new_tokens_for,
+)
+from cogvlm2_lite.evaluate.row_measures import (
+    AnsweredRow,
+    Difference,
+    compare_rows,
+    measure_rows,
+)
+from cogvlm2_lite.evaluate.run_folder import Run, data_files
+from cogvlm2_lite.evaluate.work import Planned, Question
+from cogvlm2_lite.events import FinishReason
+from cogvlm2_lite.rows.read import Skipped
+from cogvlm2_lite.weights.adapter_choice import BASE, AdapterChoice
+from cogvlm2_lite.weights.identity import identify_model
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from cogvlm2_lite.weights.adapter import Adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A model whose answers stand next to those of others.
+
+    name      "base", or that of the adapter
+    adapters  what acts, added up; (): the base model
+    form      how it reads rows
+    """
+
+    name: str
+    form: Form
+    adapters: tuple[AdapterChoice, ...] = ()
+
+    @property
+    def adapter(self) -> str:
+        """The adapter to ask for; "": none."""
+        return self.adapters[0].name if self.adapters else ""
+
+    @property
+    def folder(self) -> str:
+        """The name of its run folder."""
+        return re.sub(r"[^\w.+-]+", "-", self.name).strip("-.") or "adapter"
+
+
+def columns_of(
+    template: str, choices: Sequence[AdapterChoice], adapters: Mapping[str, Adapter]
+) -> list[Column]:
+    """Return the base model, once for each template that an adapter learnt, and the adapters.
+
+    template  the checkpoint's
+    choices   those of one name are added up
+    adapters  by name, as read
+
+    An adapter is measured in the form in which it was trained, and the base model in the same one.
+    Without an adapter the loss is measured with and without a space before the answer.
+    """
+    found: list[Column] = []
+    for name, adapter in adapters.items():
+        form = Form(template=adapter.template or template, spaces=(adapter.answer_space,))
+        own = tuple(choice for choice in choices if choice.name == name)
+        found.append(Column(name=name, form=form, adapters=own))
+    if not found:
+        return [Column(name=BASE, form=Form(template=template, spaces=(False, True)))]
+    templates = list(dict.fromkeys(column.form.template for column in found))
+    bases = [
+        Column(name=BASE if not place else f"{BASE} ({each})", form=_base_form(each, found))
+        for place, each in enumerate(templates)
+    ]
+    return [*bases, *found]
+
+
+def _base_form(template: str, columns: Sequence[Column]) -> Form:
+    """Return the form of all adapters of a template together."""
+    same = [column.form for column in columns if column.form.template == template]
+    spaces = dict.fromkeys(space for form in same for space in form.spaces)
+    return Form(template=template, spaces=tuple(spaces))
+
+
+# --- what to ask ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ColumnJob:
+    """A column and its run."""
+
+    column: Column
+    job: Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSettings:
+    """What the command line says about the questions.
+
+    limit           how many rows; None: all
+    max_new_tokens  of an answer; None: twice the longest expected one, and 64 at least
+    """
+
+    limit: int | None = None
+    seed: int = 0
+    max_new_tokens: int | None = None
+
+
+def row_jobs(
+    folder: Path,
+    found: RowData,
+    columns: Sequence[Column],
+    options: LoadOptions,
+    settings: RowSettings,
+    *,
+    label: str,
+    restart: bool,
+) -> tuple[RowData, list[ColumnJob]]:
+    """Return the rows that every column can read, and the run of each. Nothing is written.
+
+    folder  of the evaluation
+    label   the model for people
+
+    Raises UsageError if a folder belongs to other settings, and CheckpointError.
+    """
+    _check_folders(columns)
+    config = read_config(options.folder)
+    asker = Asker(options.folder, config)
+    usable, skipped, asked = _questions(found, columns, asker)
+    found = found.with_items(usable, skipped)
+    items = choose_rows(found, settings.limit, settings.seed)
+    every = [question for each in asked.values() for question in each.values()]
+    jobs = []
+    for column in columns:
+        questions = tuple(asked[column.name][item.id] for item in items)
+        run = Run(
+            model=label if not column.adapters else f"{label} + {column.name}",
+            model_id=identify_model(options.folder, column.adapters),
+            quantized=(options.folder / MANIFEST_NAME).is_file(),
+            benchmark=ROWS,
+            data=found.data.name,
+            files=data_files(found.data),
+            items=len(found.data.items),
+            protocol=f"loss {' and '.join(column.form.names)}",
+            template=column.form.template,
+            max_new_tokens=settings.max_new_tokens or new_tokens_for(every),
+            dtype=options.dtype,
+            rope=options.rope,
+            kv=options.kv,
+            seed=settings.seed,
+        ).with_chosen(items, settings.limit)
+        job = Job(
+            folder=folder / column.folder,
+            data=found.data,
+            items=items,
+            run=run,
+            old=None,
+            planned=Planned(questions=questions, known={}),
+            saved=SavedAnswers(folder / column.folder),
+        )
+        jobs.append(ColumnJob(column=column, job=job if restart else with_present_answers(job)))
+    return found, jobs
+
+
+def _check_folders(columns: Sequence[Column]) -> None:
+    names = [column.folder for column in columns]
+    twice = next((column for column in columns if names.count(column.folder) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            "The answers of {name!r} would be in the same folder as those of another adapter.",
+            hint="Name them: --adapter one=FOLDER --adapter two=FOLDER.",
+            name=twice.name,
+        )
+
+
+def _questions(
+    found: RowData, columns: Sequence[Column], asker: Asker
+) -> tuple[list[Item], list[Skipped], dict[str, dict[str, Question]]]:
+    """Return the items that every column can be asked about, the other rows, and the questions."""
+    usable: list[Item] = []
+    skipped: list[Skipped] = []
+    asked: dict[str, dict[str, Question]] = {column.name: {} for column in columns}
+    for item in found.data.items:
+        made: dict[str, Question] = {}
+        for column in columns:
+            question = asker.question(item, found.rows[item.id], column.form)
+            if isinstance(question, Skipped):
+                skipped.append(question)
+                break
+            made[column.name] = replace(question, column=column.name, adapter=column.adapter)
+        else:
+            usable.append(item)
+            for name, question in made.items():
+                asked[name][item.id] = question
+    return usable, skipped, asked
+
+
+def asked_together(jobs: Sequence[ColumnJob]) -> Planned:
+    """Return what is left to ask of all columns; questions about one picture follow each other."""
+    together: dict[str, list[Question]] = {}
+    for each in jobs:
+        for question in each.job.planned.todo:
+            key = question.picture or f"\n{question.item.id}"
+            together.setdefault(key, []).append(question)
+    return Planned(
+        questions=tuple(question for group in together.values() for question in group), known={}
+    )
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ColumnResult:
+    """A column with its answers and measures.
+
+    answers   to the chosen items, by id
+    rows      the same as measured
+    loss_form  "with a space" or "without a space": how the answers begin whose loss is shown
+    measured  by name, see row_measures.MEASURES
+    base      the column it is compared with; None: it is a base itself, or nothing is common
+    differences  from it, by name
+    """
+
+    column: Column
+    job: Job
+    answers: Mapping[str, Answered]
+    rows: Mapping[str, AnsweredRow]
+    loss_form: str
+    measured: Mapping[str, Measured]
+    base: Column | None = None
+    differences: Mapping[str, Difference] | None = None
+
+
+def results_of(jobs: Sequence[ColumnJob], *, case: bool) -> list[ColumnResult]:
+    """Return the results of all columns that have answers.
+
+    case  an answer in other letters of upper or lower case is not equal
+    """
+    first = _first_forms(jobs)
+    found: list[ColumnResult] = []
+    for each in jobs:
+        answers = each.job.answers()
+        if not answers:
+            continue
+        form = _loss_form(each.column, answers, first)
+        rows = _answered_rows(each.job, answers, form)
+        result = ColumnResult(
+            column=each.column,
+            job=each.job,
+            answers=answers,
+            rows=rows,
+            loss_form=form,
+            measured=measure_rows(list(rows.values()), case=case),
+        )
+        found.append(_compared(result, found, case=case))
+    return found
+
+
+def _first_forms(jobs: Sequence[ColumnJob]) -> dict[str, str]:
+    """Return the form of the first adapter of each template."""
+    found: dict[str, str] = {}
+    for each in jobs:
+        if each.column.adapters:
+            found.setdefault(each.column.form.template, each.column.form.names[0])
+    return found
+
+
+def _loss_form(column: Column, answers: Mapping[str, Answered], first: Mapping[str, str]) -> str:
+    """Return the form of a column's losses; without adapters the one that the model expects."""
+    names = column.form.names
+    if len(names) == 1:
+        return names[0]
+    if column.form.template in first:
+        return first[column.form.template]
+    sums = {name: sum(each.losses[name][0] for each in answers.values() if name in each.losses)
+            for name in names}  # fmt: skip
+    return min(names, key=lambda name: sums[name])  # a tie is without a space
+
+
+def _answered_rows(job: Job, answers: Mapping[str, Answered], form: str) -> dict[str, AnsweredRow]:
+    pictures = pictures_of(job.items, answers)
+    found = {}
+    for item in job.items:
+        if item.id not in answers:
+            continue
+        given = answers[item.id]
+        loss, tokens = given.losses.get(form, (0.0, 0))
+        found[item.id] = AnsweredRow(
+            picture=pictures[item.id],
+            expected=item.answers[0],
+            answer=given.answer,
+            ended=given.reason == FinishReason.EOS.value,
+            tokens=given.tokens,
+            loss=loss,
+            loss_tokens=tokens,
+        )
+    return found
+
+
+def _compared(result: ColumnResult, before: Sequence[ColumnResult], *, case: bool) -> ColumnResult:
+    """Return a column with its differences from the base model in the same form."""
+    template = result.column.form.template
+    bases = (
+        each
+        for each in before
+        if not each.column.adapters and each.column.form.template == template
+    )
+    base = next(bases, None)
+    if not result.column.adapters or base is None:
+        return result
+    theirs = _answered_rows(base.job, base.answers, result.loss_form)
+    common = [id for id in result.rows if id in theirs]
+    if not common:
+        return result
+    differences = compare_rows(
+        [theirs[id] for id in common], [result.rows[id] for id in common], case=case
+    )
+    return replace(result, base=base.column, differences=differences)
