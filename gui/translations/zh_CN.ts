@@ -5335,6 +5335,30 @@
         <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
     </message>
     <message>
+        <source>{option} is for rows of pictures with answers, and {data} is a benchmark.</source>
+        <translation>{option} 用于带答案的图片数据，而 {data} 是基准测试。</translation>
+    </message>
+    <message>
+        <source>{data} has rows of pictures with answers, and {other} is a benchmark.</source>
+        <translation>{data} 是带答案的图片数据，而 {other} 是基准测试。</translation>
+    </message>
+    <message>
+        <source>Evaluate them one after the other.</source>
+        <translation>请分别评估。</translation>
+    </message>
+    <message>
+        <source>{option} is for benchmarks, and {data} has rows of pictures with answers.</source>
+        <translation>{option} 用于基准测试，而 {data} 是带答案的图片数据。</translation>
+    </message>
+    <message>
+        <source>The answers of {name!r} would be in the same folder as those of another adapter.</source>
+        <translation>{name!r} 的回答会与另一个适配器的回答放在同一个文件夹中。</translation>
+    </message>
+    <message>
+        <source>Name them: --adapter one=FOLDER --adapter two=FOLDER.</source>
+        <translation>请为它们命名：--adapter one=文件夹 --adapter two=文件夹。</translation>
+    </message>
+    <message>
         <source>{file} has no rows that can be used: {reasons}.</source>
         <translation>{file} 中没有可用的行：{reasons}。</translation>
     </message>
