@@ -37,6 +37,7 @@ from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.weights.adapter_choice import BASE, unknown_adapter
 from cogvlm2_lite.worker.client import LocalEngine
 
 _PROMPT = "you> "
@@ -47,6 +48,8 @@ HELP = """\
 /page N       show page N of a TIFF file, or frame N of an animation
 /clear        start a new conversation about the same picture
 /save FILE    write all conversations of this session to FILE (.md or .json)
+/adapter NAME let this adapter answer from now on; `base` is the model without one
+/adapter      list the adapters (see --adapter)
 /plan         show the memory plan
 /help         show this text
 /quit         end the chat (also Ctrl-D)
@@ -145,6 +148,7 @@ class Session:
             "/page": self._page,
             "/clear": self._clear,
             "/save": self._save,
+            "/adapter": self._choose_adapter,
             "/plan": self._show_plan,
             "/help": self._help,
         }
@@ -162,6 +166,8 @@ class Session:
             self._console.remark(remark)
         if self._args.show_plan:
             self._console.remark(draw_table(self._model.plan))
+        if self._model.adapters:
+            self._show_adapters()
         if image is None:
             self._console.remark("No picture yet. /image FILE opens one.")
         else:
@@ -223,7 +229,7 @@ class Session:
 
     def _ask(self, question: str) -> None:
         asked_at = datetime.now().astimezone()
-        cancel = Cancel()
+        cancel, adapter = Cancel(), self._model.adapter
         events = self._model.answer(
             question,
             self.conversation.image,
@@ -246,6 +252,7 @@ class Session:
                     answer=answer,
                     asked_at=asked_at,
                     reason=finished.reason,
+                    adapter=adapter,
                 )
             )
 
@@ -308,6 +315,23 @@ class Session:
         self._saved.add(path)
         turns = "1 turn" if count == 1 else f"{count} turns"
         self._console.remark(f"Saved {turns} to {escape_line(str(path))}.")
+
+    def _choose_adapter(self, rest: str) -> None:
+        name = rest.strip()
+        if name:
+            if name != BASE and name not in self._model.adapters:
+                raise unknown_adapter(name, self._model.adapters)
+            self._model.adapter = None if name == BASE else name
+        self._show_adapters()
+
+    def _show_adapters(self) -> None:
+        adapters, current = self._model.adapters, self._model.adapter
+        if not adapters:
+            self._console.remark("No adapter is loaded; --adapter FOLDER loads one at the start.")
+            return
+        names = ", ".join(escape_line(name) for name in (BASE, *adapters))
+        answering = BASE if current is None else current
+        self._console.remark(f"Adapter: {escape_line(answering)} (of {names})")
 
     def _show_plan(self, rest: str) -> None:
         self._console.remark(draw_table(self._model.plan))

@@ -18,12 +18,16 @@ from cogvlm2_lite.inputs.image import OpenedImage
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """A question, its answer, when it was asked and why the answer ended."""
+    """A question, its answer, when it was asked and why the answer ended.
+
+    adapter  the adapter that answered; None: none did
+    """
 
     question: str
     answer: str
     asked_at: datetime
     reason: FinishReason
+    adapter: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -92,7 +96,8 @@ def markdown(conversations: Sequence[Conversation], model: str) -> str:
         for exchange in conversation.exchanges:
             ended = "" if exchange.reason is FinishReason.EOS else f" ({exchange.reason.value})"
             blocks.append(f"**You**, {exchange.asked_at:%Y-%m-%d %H:%M:%S}\n\n{exchange.question}")
-            blocks.append(f"**{model}**{ended}\n\n{exchange.answer}")
+            name = f"{model}:{exchange.adapter}" if exchange.adapter else model
+            blocks.append(f"**{name}**{ended}\n\n{exchange.answer}")
     return valid_text("\n\n".join(blocks) + "\n")
 
 
@@ -116,6 +121,7 @@ def as_json(conversations: Sequence[Conversation], model: str) -> str:
                         "answer": exchange.answer,
                         "asked_at": exchange.asked_at.isoformat(timespec="seconds"),
                         "reason": exchange.reason.value,
+                        **({"adapter": exchange.adapter} if exchange.adapter else {}),
                     }
                     for exchange in conversation.exchanges
                 ],

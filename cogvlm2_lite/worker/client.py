@@ -73,7 +73,17 @@ def ignore_news(news: News) -> None:
 
 
 class LocalEngine(Protocol):
-    """A model loaded in this process: what `ask`, `chat`, `demo` and `doctor` use of a Model."""
+    """A model loaded in this process: what `ask`, `chat`, `demo` and `doctor` use of a Model.
+
+    adapter  name of the adapter that acts on the next answers; None: none does
+    """
+
+    adapter: str | None
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """The names of the loaded adapters."""
+        ...
 
     @property
     def plan(self) -> MemoryPlan:

@@ -316,3 +316,34 @@ def test_backslashes_of_a_dropped_path_are_taken_away() -> None:
 def test_questions_are_not_mistaken_for_files() -> None:
     for line in ("What is in a/b?", "/image x", "x/" * 3000, "a/\0", "~nobody-here/x"):
         assert file_in(line) is None
+
+
+ADAPTERS = ("--adapter", "invoices=runs/1", "--adapter", "runs/captions:0.5")
+
+
+def test_an_adapter_is_chosen_and_named_in_the_transcript(tmp_path: Path, capsys: Capture) -> None:
+    for name in ("a.md", "a.json"):
+        lines = ["one", "/adapter captions", "two", "/adapter base", "three", "/adapter"]
+        model = chat([*lines, f"/save {tmp_path / name}"], *ADAPTERS)
+        assert [asked.adapter for asked in model.asked] == ["invoices", "captions", None]
+        assert [len(asked.history) for asked in model.asked] == [0, 1, 2]
+    shown = capsys.readouterr().err
+    assert shown.count("Adapter: invoices (of base, invoices, captions)") == 2
+    assert shown.count("Adapter: base (of base, invoices, captions)") == 4
+    text = (tmp_path / "a.md").read_text("utf-8")
+    for head in ("**null:invoices**", "**null:captions**", "**null**"):
+        assert head in text
+    (conversation,) = json.loads((tmp_path / "a.json").read_text("utf-8"))["conversations"]
+    found = [turn.get("adapter") for turn in conversation["turns"]]
+    assert found == ["invoices", "captions", None]
+
+
+def test_a_name_of_no_adapter_changes_nothing(capsys: Capture) -> None:
+    model = chat(["/adapter nobody", "one", "/adapters"], *ADAPTERS)
+    assert model.asked[0].adapter == "invoices"
+    shown = capsys.readouterr().err
+    assert "There is no adapter 'nobody'." in shown
+    assert "Choose one of base, invoices, captions." in shown
+    assert "Did you mean /adapter?" in shown
+    assert chat(["/adapter", "/adapter base", "one"]).asked[0].adapter is None
+    assert "No adapter is loaded" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from cogvlm2_lite.memory.inventory import sizes_of_quantized
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_memory
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.units import GIB
+from cogvlm2_lite.weights.adapter_choice import names_of
 from tests.helpers.shapes import REAL
 
 
@@ -42,6 +43,7 @@ class Asked:
     history: list[tuple[str, str]]
     sampling: Sampling | None
     template: str | None
+    adapter: str | None = None
 
 
 @dataclass
@@ -59,10 +61,14 @@ class ScriptedModel:
     plan: MemoryPlan = field(default_factory=small_plan)
     remarks: Sequence[str] = ()
     loaded: list[LoadOptions] = field(default_factory=list)
+    adapters: Sequence[str] = ()
+    adapter: str | None = None
 
     def load(self, options: LoadOptions) -> ScriptedModel:
         """Stand in for the loader."""
         self.loaded.append(options)
+        self.adapters = names_of(options.adapters)
+        self.adapter = next(iter(self.adapters), None)
         return self
 
     def warm_up(self) -> Iterator[Progress]:
@@ -86,6 +92,7 @@ class ScriptedModel:
                 history=[(question, answer) for question, answer in history],
                 sampling=sampling,
                 template=template,
+                adapter=self.adapter,
             )
         )
         said = self.answers[(len(self.asked) - 1) % len(self.answers)]
