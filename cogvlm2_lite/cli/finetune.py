@@ -54,9 +54,9 @@ def build_parser() -> Parser:
     data.add_argument(
         "--held-out",
         default="10%",
-        metavar="N",
-        help="answers that are not learnt but measured: a share, a number, or 0; pictures are "
-        "never on both sides (default: 10%%, at most 500)",
+        metavar="N|FILE",
+        help="answers that are not learnt but measured: a share, a number, 0, or the rows of "
+        "another file; pictures are never on both sides (default: 10%%, at most 500)",
     )
     data.add_argument(
         "--replay",
@@ -180,6 +180,12 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--restart", action="store_true", help="delete the state of the run in OUT and start again"
+    )
+    parser.add_argument(
+        "--adapter-dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="number type of the adapter's file; bfloat16 halves it (default: float32)",
     )
     parser.add_argument(
         "--curve", action="store_true", help="draw the training loss in the terminal"
@@ -328,6 +334,7 @@ def _task(args: argparse.Namespace) -> TrainingTask:
         restart=args.restart,
         save_every=args.save_every,
         patience=args.patience,
+        adapter_dtype=args.adapter_dtype,
         answers=args.answers,
     )
 

@@ -85,6 +85,8 @@ class Reporter:
             held_out=len(prepared.held_out),
             held_out_pictures=held_out,
             replayed=prepared.replayed,
+            replayed_held_out=prepared.old,
+            removed=prepared.removed,
             skipped=len(skipped),
             steps=len(run.plan),
             epochs=run.epochs,
@@ -108,6 +110,10 @@ class Reporter:
             f"{_replayed(prepared)}. Longest {_count(prepared.longest, 'token')}. "
             f"{_space(prepared)}"
         )
+        if prepared.removed:
+            self._print(
+                f"{_count(prepared.removed, 'answer')} left out: their pictures are held out."
+            )
         self._print(
             f"{_TRAINED[task.settings.preset].capitalize()}, rank {task.settings.rank}: "
             f"{_millions(prepared.numbers)} numbers, {format_bytes(4 * prepared.numbers)}."
@@ -265,7 +271,10 @@ def _side(pictures: int, answers: int) -> str:
 
 
 def _replayed(prepared: Prepared) -> str:
-    return f", {_count(prepared.replayed, 'answer')} replayed" if prepared.replayed else ""
+    if not prepared.replayed:
+        return ""
+    old = f" ({prepared.old} more held out)" if prepared.old else ""
+    return f", {_count(prepared.replayed, 'answer')} replayed{old}"
 
 
 def _skipped(count: int, reasons: Sequence[tuple[str, int]], out: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cogvlm2_lite import __version__
@@ -51,10 +52,19 @@ class HeldOutLoss:
 
 
 class AdapterFolder:
-    """A folder in which a run writes its adapter."""
+    """A folder in which a run writes its adapter.
 
-    def __init__(self, folder: Path, settings: TrainingSettings, facts: Facts) -> None:
-        self.folder = folder
+    dtype  of the numbers in the file; the run itself keeps float32
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: TrainingSettings,
+        facts: Facts,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.folder, self._dtype = folder, dtype
         self._settings, self._facts = settings, facts
 
     def write(self, tensors: Mapping[str, Tensor], step: int, loss: HeldOutLoss | None) -> None:
@@ -83,6 +93,7 @@ class AdapterFolder:
                 "data_fingerprint": facts.data_fingerprint,
                 "held_out": held_out,
             },
+            dtype=self._dtype,
         )
 
     @property

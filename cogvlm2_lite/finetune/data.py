@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,16 +167,21 @@ def _fits(taken: Sequence[Example], more: Sequence[Example]) -> bool:
     return len(taken) + len(more) <= _MOST_HELD_OUT
 
 
+def is_amount(held_out: str) -> bool:
+    """Return whether a word is a share such as "10%", or a number."""
+    return re.fullmatch(r"\d{1,9}|\d{1,2}(\.\d{1,9})?%", held_out, re.ASCII) is not None
+
+
 def _wanted(held_out: str, count: int) -> int:
-    word, share = held_out.removesuffix("%"), held_out.endswith("%")
-    if not word.isdecimal() or (share and int(word) >= 100):
+    if not is_amount(held_out):
         raise UsageError(
             "--held-out must be a share such as 10%, a number of answers or 0, not {value}.",
             value=held_out,
         )
-    if not share:
-        return int(word)
-    return min(max(count * int(word) // 100, 1 if int(word) else 0), _MOST_HELD_OUT)
+    if not held_out.endswith("%"):
+        return int(held_out)
+    share = float(held_out.removesuffix("%"))
+    return min(max(int(count * share / 100), 1 if share else 0), _MOST_HELD_OUT)
 
 
 def talks(examples: Sequence[Example]) -> list[list[Example]]:

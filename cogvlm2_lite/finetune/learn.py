@@ -73,11 +73,13 @@ class Conduct:
     save_every     steps between saved states
     patience       evaluations without a lower held-out loss after which the run stops; None: never
     device         whose memory is measured
+    adapter_dtype  of the adapter's file; states are always float32
     """
 
     save_every: int = SAVE_STEPS
     patience: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    adapter_dtype: torch.dtype = torch.float32
 
 
 class Run:
@@ -119,8 +121,9 @@ class Run:
         self._steps_in_epoch = len(one)
         self.place = Place()
         self.rate, self.epochs = settings.learning_rate(network.config), self.plan[-1][0] + 1
-        self._out = AdapterFolder(folder.out, settings, facts)
-        self._last_folder = AdapterFolder(folder.out / "last", settings, facts)
+        dtype = self._conduct.adapter_dtype
+        self._out = AdapterFolder(folder.out, settings, facts, dtype)
+        self._last_folder = AdapterFolder(folder.out / "last", settings, facts, dtype)
         self._ends = (
             evaluated_steps([epoch for epoch, _ in self.plan]) if held_out.examples else set()
         )

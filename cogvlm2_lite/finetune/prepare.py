@@ -22,7 +22,6 @@ from cogvlm2_lite.finetune.data import (
     check_skipped,
     first_tokens,
     make_examples,
-    split,
     talks,
 )
 from cogvlm2_lite.finetune.evaluation import HeldOut
@@ -31,6 +30,7 @@ from cogvlm2_lite.finetune.held_out import answers, mean_loss
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.settings import TrainingSettings
+from cogvlm2_lite.finetune.sides import divide, held_out_file
 from cogvlm2_lite.finetune.state import RunFolder
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.budget import cpu_budget, free_ram_bytes, gpu_budgets, read_allowance
@@ -38,7 +38,7 @@ from cogvlm2_lite.memory.inventory import unit_sizes
 from cogvlm2_lite.memory.plan import MemoryPlan, Offload
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.labels import Labeller
-from cogvlm2_lite.rows.read import Row, Skipped, read_rows
+from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import read_adapter
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
@@ -61,6 +61,7 @@ class TrainingTask:
     vram, ram     memory that may be used, as in `load`; None: what is free
     offload       "auto" or "never"
     patience      evaluations without a lower held-out loss after which the run stops
+    adapter_dtype of the adapter's file, "float32" or "bfloat16"
     answers       held-out questions that are answered at each evaluation
     """
 
@@ -88,6 +89,7 @@ class TrainingTask:
     restart: bool = False
     save_every: int = SAVE_STEPS
     patience: int | None = None
+    adapter_dtype: str = "float32"
     answers: int = 0
 
 
@@ -99,6 +101,8 @@ class Prepared:
     space_losses  mean loss of the first two answer tokens without and with a space; None: not
                   measured
     resumed       steps of an earlier run that are done
+    replayed, old  answers of the replayed data that are learnt, and that are held out
+    removed       answers that are not learnt, because their pictures are held out
     remarks       what a person would not expect of how the data were read
     """
 
@@ -109,6 +113,8 @@ class Prepared:
     learnt: tuple[Example, ...]
     held_out: tuple[Example, ...]
     replayed: int
+    old: int
+    removed: int
     skipped: tuple[Skipped, ...]
     space: bool
     space_losses: tuple[float, float] | None
@@ -141,31 +147,28 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     tokenizer = Tokenizer.from_folder(task.model)
     compute = _compute(task)
     catalog = Catalog.open(task.model, config)
-    rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
-    old = None
-    if task.replay is not None:
-        old = read_rows(task.replay, labels=task.labels, ask=task.ask)
+    file = held_out_file(task.held_out)
     pictures = Pictures(config.vision, upright=task.upright)
+    rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
+    others = [
+        None if each is None else read_rows(each, labels=task.labels, ask=task.ask)
+        for each in (file, task.replay)
+    ]
     # 1. Samples in both forms, of which one is used.
-    plain, skipped = _examples(rows.rows, _labeller(task, tokenizer, space=False), pictures, tell)
-    skipped = [*rows.skipped, *skipped]
-    check_skipped(rows, skipped, allowed=task.allow_skipped)
-    if not plain:
-        raise UsageError(
-            "{file} has no rows that can be used.",
-            hint="Rows need an answer, and a picture that can be opened.",
-            file=task.data,
-        )
-    spaced, _ = _examples(rows.rows, _labeller(task, tokenizer, space=True), pictures)
-    again: list[Example] = []
-    if old is not None:
-        # Their form is not known yet; a space more or less does not change the plan.
-        labeller = _labeller(task, tokenizer, space=True)
-        again, lost = _examples(old.rows, labeller, pictures, tell)
-        lost = [*old.skipped, *lost]
-        check_skipped(old, lost, allowed=task.allow_skipped)
+    without, with_space = (_labeller(task, tokenizer, space=space) for space in (False, True))
+    plain, skipped = _usable(task, rows, task.data, without, pictures, tell)
+    spaced, _ = _examples(rows.rows, with_space, pictures)
+    more: list[list[Example]] = []
+    for other, path in zip(others, (file, task.replay), strict=True):
+        made: list[Example] = []
+        lost: list[Skipped] = []
+        if other is not None and path is not None:
+            # Their form is not known yet; a space more or less does not change the plan.
+            made, lost = _usable(task, other, path, with_space, pictures, tell)
+        more.append(made)
         skipped += lost
-    plan = _plan(task, catalog, compute, [*spaced, *again])
+    again = more[1]
+    plan = _plan(task, catalog, compute, [*spaced, *more[0], *again])
     network = LearningNetwork(
         catalog,
         new_pairs(settings.matrices(config), settings.rank, settings.seed),
@@ -179,13 +182,15 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     )
     space, losses = _choose_space(task.answer_space, plain, spaced, network)
     examples = spaced if space else plain
-    # 2. Learnt and held-out ones; the replayed rows are only learnt.
-    learnt, held_out = split(examples, task.held_out, settings.seed)
-    if old is not None:
-        again, _ = _examples(old.rows, _labeller(task, tokenizer, space=space), pictures)
-        again = _share_of(again, task.replay_share, settings.seed)
-    old_held_out: list[Example] = []
-    fingerprint = _fingerprint([*learnt, *again], held_out)
+    # 2. Learnt and held-out ones.
+    labeller = with_space if space else without
+    measured, replay = (
+        None if other is None else _examples(other.rows, labeller, pictures)[0] for other in others
+    )
+    replay = _share_of(replay or [], task.replay_share, settings.seed)
+    sides = divide(examples, measured, replay, task.held_out, settings.seed)
+    learnt, held_out, again = sides.learnt, sides.held_out, sides.replayed
+    fingerprint = _fingerprint([*learnt, *again], [*held_out, *sides.old])
     base = identify_base(catalog, task.model)
     folder = RunFolder(task.out)
     run = Run(
@@ -193,7 +198,7 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         network,
         settings,
         [*learnt, *again],
-        _held_out(task, held_out, old_held_out, space, compute),
+        _held_out(task, held_out, sides.old, space, compute),
         Facts(
             base=base.to_json(),
             base_name=task.model.name,
@@ -203,7 +208,12 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
             answers=len(learnt) + len(again),
             pictures=len({example.group for example in (*learnt, *again)}),
         ),
-        conduct=Conduct(save_every=task.save_every, patience=task.patience, device=compute.device),
+        conduct=Conduct(
+            save_every=task.save_every,
+            patience=task.patience,
+            device=compute.device,
+            adapter_dtype=_ADAPTER_DTYPES[task.adapter_dtype],
+        ),
     )
     folder.open(
         {
@@ -232,6 +242,8 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         learnt=tuple(learnt),
         held_out=tuple(held_out),
         replayed=len(again),
+        old=len(sides.old),
+        removed=sides.removed,
         skipped=tuple(skipped),
         space=space,
         space_losses=losses,
@@ -243,6 +255,7 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     )
 
 
+_ADAPTER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _OPTIONS = {
     "rate": "lr", "max_grad_norm": "clip", "rate_factor_up": "lr_b_factor",
 }  # fmt: skip
@@ -344,6 +357,25 @@ def _labeller(task: TrainingTask, tokenizer: Tokenizer, *, space: bool) -> Label
         space=space,
         max_tokens=task.max_tokens,
     )
+
+
+def _usable(
+    task: TrainingTask, rows: Rows, file: Path, labeller: Labeller, pictures: Pictures, tell: Tell
+) -> tuple[list[Example], list[Skipped]]:
+    """Return the examples of rows, and what is skipped of them.
+
+    Raises UsageError if there are none, or if too many are skipped.
+    """
+    made, skipped = _examples(rows.rows, labeller, pictures, tell)
+    skipped = [*rows.skipped, *skipped]
+    check_skipped(rows, skipped, allowed=task.allow_skipped)
+    if not made:
+        raise UsageError(
+            "{file} has no rows that can be used.",
+            hint="Rows need an answer, and a picture that can be opened.",
+            file=file,
+        )
+    return made, skipped
 
 
 def _examples(

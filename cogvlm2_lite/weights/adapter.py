@@ -35,7 +35,13 @@ from cogvlm2_lite.weights.adapter_names import (
 from cogvlm2_lite.weights.header import Shard, parse_json_object, printable, read_shard
 from cogvlm2_lite.weights.identity import Base
 from cogvlm2_lite.weights.reader import map_shard
-from cogvlm2_lite.weights.writer import PlannedPiece, ShardLayout, ShardWriter, write_file_durably
+from cogvlm2_lite.weights.writer import (
+    PlannedPiece,
+    ShardLayout,
+    ShardWriter,
+    sync_folder,
+    write_file_durably,
+)
 
 FORMAT_VERSION = 1
 
@@ -43,6 +49,7 @@ _PREFIX = "base_model.model."
 _TEMPLATES = ("chat", "vqa", "base")
 _KEY = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<name>[^.]+))?\.weight")
 _FLOATS = frozenset({"F32", "F16", "BF16"})
+_WRITTEN = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _MAX_CONFIG_BYTES = 2**20
 _MOST_PATTERNS, _LONGEST_PATTERN, _MOST_PATTERN_WORK = 100, 200, 20_000
 _LARGEST_SETTING = 1e9
@@ -557,6 +564,7 @@ def write_adapter(
     alpha: float,
     base_name: str,
     facts: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write an adapter that peft reads; existing files are replaced one by one, the weights last.
 
@@ -564,6 +572,7 @@ def write_adapter(
     alpha      peft's lora_alpha
     base_name  name of the base model, without a path
     facts      for cogvlm2_lite_adapter.json: acts_on, base and so on
+    dtype      in the file, float32 or bfloat16
 
     Raises OSError for a full disk, missing permissions and so on.
     """
@@ -581,23 +590,28 @@ def write_adapter(
     }  # fmt: skip
     layout = ShardLayout(
         pieces=tuple(
-            PlannedPiece(name=key, dtype="F32", shape=tuple(tensor.shape))
+            PlannedPiece(name=key, dtype=_WRITTEN[dtype], shape=tuple(tensor.shape))
             for key, tensor in sorted(tensors.items())
         )
     )
     temporary = folder / (WEIGHTS_NAME + ".tmp")
-    with ShardWriter(temporary, layout) as writer:
-        for piece in layout.pieces:
-            writer.begin(piece.name)
-            writer.write(tensors[piece.name].detach().contiguous().cpu().numpy().data)
-            writer.end()
-        writer.sync()
-    with temporary.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    own = {"format_version": FORMAT_VERSION, **facts, "sha256": digest}
-    write_file_durably(folder / CONFIG_NAME, _as_json(settings))
-    write_file_durably(folder / OWN_NAME, _as_json(own))
-    temporary.replace(folder / WEIGHTS_NAME)
+    try:
+        with ShardWriter(temporary, layout) as writer:
+            for piece in layout.pieces:
+                data = tensors[piece.name].detach().to(dtype).contiguous().cpu()
+                writer.begin(piece.name)
+                writer.write(data.view(torch.uint8).numpy().data)
+                writer.end()
+            writer.sync()
+        with temporary.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        own = {"format_version": FORMAT_VERSION, **facts, "sha256": digest}
+        write_file_durably(folder / CONFIG_NAME, _as_json(settings))
+        write_file_durably(folder / OWN_NAME, _as_json(own))
+        temporary.replace(folder / WEIGHTS_NAME)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def _targets(modules: list[str]) -> list[str]:

@@ -5447,6 +5447,18 @@
         <translation>{param} 必须小于等于 {most}，而不是 {value}。</translation>
     </message>
     <message>
+        <source>--held-out must be a share such as 10%, a number of answers, 0, or a file of rows, not {value}.</source>
+        <translation>--held-out 必须是比例（如 10%）、回答数、0 或数据行文件，而不是 {value}。</translation>
+    </message>
+    <message>
+        <source>All pictures are held out by {file}, so there is nothing to learn from.</source>
+        <translation>{file} 留出了所有图片，因此没有可学习的内容。</translation>
+    </message>
+    <message>
+        <source>Use other rows for --held-out.</source>
+        <translation>请为 --held-out 使用其他数据行。</translation>
+    </message>
+    <message>
         <source>More epochs can be added to a run with --schedule constant. Otherwise use the same number, another folder, or --restart to start again.</source>
         <translation>使用 --schedule constant 的训练可以增加轮数。否则请使用相同的轮数、另一个文件夹，或用 --restart 重新开始。</translation>
     </message>

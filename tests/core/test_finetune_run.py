@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import tarfile
 from io import StringIO
 from pathlib import Path
@@ -26,6 +29,7 @@ from cogvlm2_lite.finetune.settings import PRESETS, TrainingSettings
 from tests.helpers.finetune import FINETUNE
 
 DEMO = model_folder("demo")
+ROOT = Path(__file__).parents[2]
 ADAPTER = "adapter_model.safetensors"
 
 
@@ -113,6 +117,18 @@ def test_a_cancelled_run_saves_and_goes_on(few: Path, tmp_path: Path) -> None:
     assert events[-1] == Interrupted(step=1, saved=1)
     again = prepare(task(few, tmp_path / "out"))
     assert again.resumed == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_kill_9_at_random_moments_leaves_the_same_files(few: Path) -> None:
+    """`benchmarks/finetune_kills.py` does it 25 times."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.finetune_kills", str(few), "--kills", "2"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["kills"] == 2
 
 
 def test_a_folder_of_other_settings_is_refused_by_the_first_difference(

@@ -6,6 +6,8 @@ export const CHINESE = {
     "\"json\" 或 JSON schema",
   "--held-out must be a share such as 10%, a number of answers or 0, not {value}.":
     "--held-out 必须是份额（例如 10%）、回答的数量或 0，而不是 {value}。",
+  "--held-out must be a share such as 10%, a number of answers, 0, or a file of rows, not {value}.":
+    "--held-out 必须是比例（如 10%）、回答数、0 或数据行文件，而不是 {value}。",
   "--lm-head works only with `{model}`; the lm_head of a folder is already stored.":
     "--lm-head 只能与 `{model}` 一起使用；文件夹的 lm_head 已经存好。",
   "--measure measures the processor, but this plan is for a GPU.":
@@ -50,6 +52,8 @@ export const CHINESE = {
     "请用 --api-key-file 给出一个，或继续使用 --host 127.0.0.1。",
   "After step {step}, numbers of {name} are not finite.":
     "第 {step} 步之后，{name} 中有非有限的数值。",
+  "All pictures are held out by {file}, so there is nothing to learn from.":
+    "{file} 留出了所有图片，因此没有可学习的内容。",
   "All {count} answers are held out, so there is nothing to learn from.":
     "全部 {count} 个回答都被留出，因此没有可学习的内容。",
   "An adapter can't be called {name!r}: that is the model without an adapter.":
@@ -766,6 +770,8 @@ export const CHINESE = {
     "请使用 {names} 之一，或 cuda:1。",
   "Use one of {names}.":
     "请使用以下之一：{names}。",
+  "Use other rows for --held-out.":
+    "请为 --held-out 使用其他数据行。",
   "Use the model it was made for, or --any-base to use it all the same.":
     "请使用训练它时的模型，或用 --any-base 仍然使用它。",
   "Use the released 16-bit checkpoint, a folder that quantize wrote, or a 4-bit folder of bitsandbytes.":
