@@ -40,6 +40,7 @@ from cogvlm2_lite.evaluate.row_data import (
     read_row_data,
     reasons_text,
 )
+from cogvlm2_lite.evaluate.row_measures import POINTS
 from cogvlm2_lite.evaluate.row_report import (
     RowResult,
     difference_rows,
@@ -266,12 +267,15 @@ class RowWork:
         run, todo = jobs[0].job.run, prepared.planned
         chosen = f"{run.chosen} of {run.items}" if run.chosen < run.items else f"{run.chosen}"
         subset = f", chosen with seed {run.seed}" if run.chosen < run.items else ""
+        rows = "row" if chosen == "1" else "rows"
         skipped = ""
         if found.skipped:
-            skipped = f" {len(found.skipped)} rows can't be used: {reasons_text(found.skipped)}."
+            skipped = f" Skipped: {reasons_text(found.skipped)}."
+        for notice in found.data.notices:
+            self.console.remark(valid_text(f"{found.data.name}: {notice}"))
         self.console.remark(
             valid_text(
-                f"{prepared.label}, {found.data.name}: {chosen} rows ({found.form}){subset}, at "
+                f"{prepared.label}, {found.data.name}: {chosen} {rows} ({found.form}){subset}, at "
                 f"most {run.max_new_tokens} tokens per answer.{skipped}"
             )
         )
@@ -312,6 +316,7 @@ class RowWork:
             todo=len(planned.todo),
             pictures=planned.pictures,
             skipped=len(prepared.found.skipped),
+            notices=list(prepared.found.data.notices),
             parallel=prepared.outlook.parallel if prepared.outlook else 1,
             seconds=round(prepared.seconds, 1),
         )
@@ -335,13 +340,19 @@ class RowWork:
         self.console.line()
 
     def _scored_events(self, column: ColumnResult, report: Path) -> None:
-        run = column.job.run
+        run, exact = column.job.run, column.measured["exact_match"]
         self.report.event(
             "scored",
             benchmark=ROWS,
             data=run.data,
             model=run.model,
             column=column.column.name,
+            value=exact.value,
+            low=exact.low,
+            high=exact.high,
+            unit=POINTS,
+            hits=None,
+            protocol=run.protocol,
             measures={name: one.as_dict() for name, one in column.measured.items()},
             loss_form=column.loss_form,
             asked=len(column.answers),

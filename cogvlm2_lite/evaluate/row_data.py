@@ -111,6 +111,7 @@ def read_row_data(source: Path, options: DataOptions) -> RowData:
         name=_name(source),
         files=(_fingerprint(source.absolute(), rows),),
         items=tuple(_item(id, row) for id, row in rows.items()),
+        notices=found.remarks,
     )
     return RowData(data=data, rows=rows, skipped=found.skipped, form=found.form)
 

@@ -9,6 +9,8 @@ from html import escape
 from typing import Any
 
 from cogvlm2_lite.charts import card, curves, document, standalone, table
+from cogvlm2_lite.evaluate.row_measures import BY_NAME, AnsweredRow, measure_rows
+from cogvlm2_lite.evaluate.rules.texts import is_exact
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 
@@ -72,12 +74,8 @@ class Progress:
 
 def exact(answers: Sequence[Answers], *, after: bool) -> int:
     """Return how many answers are those of the data; case and white space do not count."""
-
-    def plain(text: str) -> str:
-        return " ".join(text.split()).casefold()
-
     texts = ((each.after if after else each.before, each.expected) for each in answers)
-    return sum(plain(given) == plain(wanted) for given, wanted in texts)
+    return sum(is_exact(given, wanted) for given, wanted in texts)
 
 
 def loss_chart(progress: Progress) -> str:
@@ -194,8 +192,29 @@ def _answers(answers: Sequence[Answers]) -> str:
     names = "".join(f"<th>{name}</th>" for name in ("question", "in the data", "before", "after"))
     return (
         f'<table class="answers"><thead><tr>{names}</tr></thead><tbody>\n{"".join(rows)}</tbody>'
-        "</table>"
+        f"</table>\n{_measures(answers)}"
     )
+
+
+_NOT_OF_TEXTS = ("ended",)
+"""Measures that the texts of answers alone do not have."""
+
+
+def _measures(answers: Sequence[Answers]) -> str:
+    """Return the measures of `evaluate` for the answers, before and after."""
+    before, after = (
+        measure_rows([AnsweredRow(picture="", expected=e, answer=a) for a, e in texts])
+        for texts in (
+            [(each.before, each.expected) for each in answers],
+            [(each.after, each.expected) for each in answers],
+        )
+    )
+    rows: list[tuple[str, ...]] = [
+        (f"{BY_NAME[name].title}, points", f"{before[name].value:.1f}", f"{after[name].value:.1f}")
+        for name in before
+        if name not in _NOT_OF_TEXTS
+    ]
+    return table(("measure", "before", "after"), rows)
 
 
 def _skipped(reasons: Sequence[tuple[str, int]]) -> str:

@@ -99,8 +99,10 @@ class Scored:
 
     @property
     def title(self) -> str:
-        """The benchmark's name; for a person's own questions the name of their file."""
-        return self.data if self.benchmark == "vqa" else BENCHMARKS[self.benchmark].title
+        """The benchmark's name; for a person's own questions or rows the name of their file."""
+        if self.benchmark == "vqa" or self.benchmark not in BENCHMARKS:
+            return self.data
+        return BENCHMARKS[self.benchmark].title
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,7 +182,7 @@ def test_the_tables_and_files_have_every_column(tmp_path: Path, adapter: Path) -
     engine = RowEngine({"": '{"total": 11}', "a b": '{"total": 12.0}'})
     code, out, err = run("demo", rows, "--adapter", f"a b={adapter}", start=starting(engine))
     assert code == 0
-    assert "2 rows (JSON), at most 64 tokens per answer." in err
+    assert "2 rows (JSON, questions and answers), at most 64 tokens per answer." in err
     assert "To ask (base, a b): 4 about 2 pictures" in err
     assert "exact match" in out
     assert "a b versus base" in out
@@ -283,7 +283,7 @@ def test_the_last_answer_is_asked_with_its_past_and_every_trained_answer_has_a_l
     engine = RowEngine()
     run("demo", rows, start=starting(engine))
     question, *scored = engine.asked
-    text = "Question: Be short.\n\nWhat? Answer: A bus\nQuestion: Color? Answer: red\nQuestion: "
+    text = "Question: Be short.\nWhat? Answer: A bus\nQuestion: Color? Answer: red\nQuestion: "
     assert (question.question, question.template) == (f"{text}Wheels? Answer:", "base")
     tokenizer = Tokenizer.from_folder(DEMO)
     ends = [read_config(DEMO).eos_token_ids[0]]
@@ -291,7 +291,7 @@ def test_the_last_answer_is_asked_with_its_past_and_every_trained_answer_has_a_l
     expected = []
     for space in ("", " "):
         for question_text, answer in (
-            ("Question: Be short.\n\nWhat? Answer: A bus\nQuestion: Color? Answer:", "red"),
+            ("Question: Be short.\nWhat? Answer: A bus\nQuestion: Color? Answer:", "red"),
             (f"{text}Wheels? Answer:", "four big ones"),
         ):
             labels = [*tokenizer.encode(space + answer), *ends]
@@ -542,7 +542,7 @@ def test_rows_that_can_not_be_used_are_named(tmp_path: Path) -> None:
         ],
     )
     _, _, err = run("demo", rows, start=starting(RowEngine()))
-    assert "1 rows (JSON)" in err
+    assert "1 row (JSON, questions and answers)" in err
     for reason in ("1 picture missing", "1 special token in the text", "1 empty answer"):
         assert reason in err
     lines = (tmp_path / "evaluate/demo/rows/skipped.jsonl").read_text().splitlines()
@@ -556,7 +556,7 @@ def test_a_part_is_chosen_by_picture_and_a_larger_one_contains_it(tmp_path: Path
     rows = plain_rows(tmp_path / "d", pictures=8, each=2)
     engine = RowEngine()
     _, _, err = run("demo", rows, "--answers", "5", start=starting(engine))
-    assert "6 of 16 rows (JSON), chosen with seed 0" in err
+    assert "6 of 16 rows (JSON, questions and answers), chosen with seed 0" in err
     assert len({ask.decoded.sha256 for ask in engine.asked if ask.decoded}) == 3
     _, _, err = run("demo", rows, "--answers", "9", start=starting(RowEngine()))
     assert "6 are answered already. To ask (base): 4 about 2 pictures" in err
