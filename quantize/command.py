@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.cli.console import INTERRUPTED
 from cogvlm2_lite.cli.parser import Parser
@@ -21,6 +21,7 @@ from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.text import Text, join
 from cogvlm2_lite.units import parse_bytes
+from cogvlm2_lite.weights.adapter_choice import read_choices
 from quantize.budget import ByteBudget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
 from quantize.job import partial_folder, read_identity
@@ -124,7 +125,7 @@ def quantize_parser() -> Parser:
         default=64,
         help="use at most N samples (default: 64)",
     )
-    add_adapter_options(parser, "--adapter")
+    add_adapter_options(parser, "--adapter", action="append", default=[])
     parser.add_argument(
         "--budget",
         metavar="SIZE",
@@ -187,18 +188,22 @@ def verify_parser() -> Parser:
     return parser
 
 
-def add_adapter_options(parser: Parser, name: str) -> None:
-    """Declare the adapter, as an argument or an option, and --any-base."""
+def add_adapter_options(parser: Parser, name: str, **several: Any) -> None:
+    """Declare the adapters, as an argument or an option, and --any-base.
+
+    several  how argparse takes more than one
+    """
     parser.add_argument(
         name,
         metavar="ADAPTER",
-        type=Path,
-        help="the folder of the adapter (LoRA) that is added to the weights",
+        help="the folder of an adapter (LoRA) that is added to the weights. ADAPTER:0.5 adds half "
+        "of its effect. Several are added up",
+        **several,
     )
     parser.add_argument(
         "--any-base",
         action="store_true",
-        help="accept an adapter that was trained on another model of the same shape",
+        help="accept adapters that were trained on another model of the same shape",
     )
 
 
@@ -282,7 +287,10 @@ def _convert(
         threads=options.threads, rehash=options.check, restart=options.restart, work=options.work
     )
     calibrate = _calibrate_with(samples, name, options, pixels) if samples else None
-    merge = Merge(folder=options.adapter, any_base=options.any_base) if options.adapter else None
+    merge = None
+    if options.adapter:
+        choices = read_choices(options.adapter, add_up=True)
+        merge = Merge(adapters=choices, any_base=options.any_base)
     work = convert(options.source, options.destination, settings, effort, calibrate, merge)
     with closing(work) as events:
         for event in events:

@@ -212,15 +212,40 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeChecking(Event):
+    """Progress of a check."""
+
+    event = "checking"
+    done: int
+    total: int
+    """Losses and answers to compute."""
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeChecked(Event):
     """A merged model compared with the adapter next to its base, on held-out rows."""
 
     event = "checked"
+    data: str
+    """The file or folder of the rows, or "built-in"."""
     answers: int
     """Answers whose loss was computed."""
+    tokens: int
+    """Tokens of these answers."""
     adapter_loss: float
     """Mean loss per token of the base with the adapter."""
     merged_loss: float
+    kl: float
+    """Mean KL of the merged model from the base with the adapter, nats per token."""
+    same_first: float
+    """Share of the tokens at which both have the same first choice."""
+    all_rows_loss: float | None
+    """Loss of the base with the adapter on all tokens, if it was trained behind the picture."""
+    original_loss: float | None
+    """Loss of the adapter in the 16-bit model, as it would be after a merge into that one."""
+    original: str | None
+    """The folder of the 16-bit model."""
     asked: int
     """Questions that both answered."""
     adapter_right: int

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
 from cogvlm2_lite.text import Text
-from cogvlm2_lite.weights.adapter import Adapter, Pair, read_adapter
+from cogvlm2_lite.weights.adapter import Adapter, Pair
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
+from cogvlm2_lite.weights.adapter_sum import read_adapters
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
 
@@ -24,18 +25,20 @@ Pairs = Mapping[str, Pair]
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """The adapter that is merged.
+    """The adapters that are merged.
 
-    any_base  accept an adapter that was trained on another model of the same shape
+    adapters  of one name: their sum is merged
+    any_base  accept adapters that were trained on another model of the same shape
     """
 
-    folder: Path
+    adapters: tuple[AdapterChoice, ...]
     any_base: bool = False
 
     def read(self, catalog: Catalog) -> Adapter:
-        """Return the adapter, checked against the source. Raises AdapterError."""
+        """Return the sum of the adapters, checked against the source. Raises AdapterError."""
         base = identify_base(catalog, catalog.folder)
-        return read_adapter(self.folder, catalog.config, base=base, any_base=self.any_base)
+        (adapter,) = read_adapters(self.adapters, catalog.config, base=base, any_base=self.any_base)
+        return adapter
 
 
 def merged_source(source: Mapping[str, str], adapter: Adapter) -> dict[str, str]:
@@ -71,6 +74,13 @@ def merge_notes(adapter: Adapter) -> list[Text]:
     if adapter.acts_on == BEHIND_PICTURE:
         notes.append(
             Text(
+                "The adapter acted only behind the picture. Merged, it acts on all tokens: its "
+                "held-out loss was {behind} behind the picture, and {everywhere} on all tokens.",
+                behind=f"{adapter.held_out['after']:.4f}",
+                everywhere=f"{adapter.held_out['after_in_peft']:.4f}",
+            )
+            if {"after", "after_in_peft"} <= adapter.held_out.keys()
+            else Text(
                 "The adapter acted only behind the picture. Merged, it acts on all tokens, so some "
                 "answers may differ from those with --adapter."
             )

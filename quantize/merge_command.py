@@ -6,11 +6,13 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import prepare_threads
+from cogvlm2_lite.weights.adapter_choice import read_choices
 from quantize.command import (
     RESUME_HINT,
     Show,
@@ -34,6 +36,8 @@ can stop the command at any time; run it again to resume.
 """
 
 _EPILOG = """\
+Several adapters are added up: merge MODEL one two:0.5 DST. DST is the last folder.
+
 An adapter fits the quantized model that it was trained on best: it has learnt the rounding errors,
 too. docs/finetune.md has figures.
 
@@ -53,9 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def merge_parser() -> Parser:
     """Declare the options of `merge`."""
-    parser = Parser(usage="merge MODEL ADAPTER DST [options]", description=_MERGE, epilog=_EPILOG)
+    parser = Parser(
+        usage="merge MODEL ADAPTER... DST [options]", description=_MERGE, epilog=_EPILOG
+    )
     parser.add_argument("model", metavar="MODEL", help="a model folder, 4-bit or 16-bit, or `demo`")
-    add_adapter_options(parser, "adapter")
+    add_adapter_options(parser, "adapter", nargs="+")
     parser.add_argument("destination", metavar="DST", type=Path, help="the folder to write")
     parser.add_argument(
         "--to",
@@ -93,9 +99,17 @@ def merge_parser() -> Parser:
     parser.add_argument(
         "--check",
         metavar="DATA",
+        help="then compare the result with MODEL and the adapter: losses, KL and first choices of "
+        "at most 64 answers, and the right ones of 16. DATA is as in finetune; `built-in` takes "
+        "drawn pictures, `none` skips it (default: 16 answers that the training held out, if "
+        "ADAPTER/training has them)",
+    )
+    parser.add_argument(
+        "--original",
+        metavar="SRC",
         type=Path,
-        help="then compare the result with MODEL and the adapter on held-out rows: the loss of at "
-        "most 64 answers, and the right ones of 16. DATA is as in finetune",
+        help="also measure the loss of the adapter in SRC, the 16-bit model of which MODEL was "
+        "made, and report which one to merge into",
     )
     parser.add_argument("--yes", action="store_true", help="answer all questions with yes")
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
@@ -104,6 +118,7 @@ def merge_parser() -> Parser:
 
 def _merge(options: argparse.Namespace, show: Show) -> int:
     from quantize.merge import Merge
+    from quantize.merge_check import MergeCheck
     from quantize.pipeline import Effort, convert
 
     prepare_threads()
@@ -111,18 +126,18 @@ def _merge(options: argparse.Namespace, show: Show) -> int:
         keep=tuple(options.keep), shard_bytes=options.shard_size, matrices=options.to
     )
     effort = Effort(threads=options.threads, restart=options.restart)
-    merge = Merge(folder=options.adapter, any_base=options.any_base)
+    choices = read_choices(options.adapter, add_up=True)
+    merge = Merge(adapters=choices, any_base=options.any_base)
     source = model_folder(options.model)
-    check = None
-    if options.check is not None:
-        from quantize.merge_check import MergeCheck
-
-        check = MergeCheck.read(source, merge, options.check)
+    check = MergeCheck.read(source, merge, options.check, options.original)
     with closing(convert(source, options.destination, settings, effort, merge=merge)) as events:
         for event in events:
+            if isinstance(event, Planned) and check is not None:
+                event = replace(event, notes=[*event.notes, check.note])
             show(event)
             if isinstance(event, Planned) and (options.plan or not agreed(options)):
                 return 0
     if check is not None:
-        show(check.run(options.destination))
+        for event in check.run(options.destination):
+            show(event)
     return 0

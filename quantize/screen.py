@@ -18,6 +18,7 @@ from quantize.events import (
     Finished,
     Measuring,
     MergeChecked,
+    MergeChecking,
     Planned,
     Progress,
     Verified,
@@ -45,6 +46,8 @@ class Screen:
                 self._console.progress(describe_calibration(event), event.done / event.total)
             case Measuring():
                 self._console.progress(describe_measuring(event), event.done / event.total)
+            case MergeChecking():
+                self._console.progress(describe_checking(event), event.done / event.total)
             case Failed():
                 self._console.error(event.message, event.hint)
             case _:
@@ -77,6 +80,14 @@ def describe_measuring(event: Measuring) -> str:
     )
 
 
+def describe_checking(event: MergeChecking) -> str:
+    """Return the line about the progress of the comparison with the adapter."""
+    return (
+        f"compared {event.done} of {event.total} with the adapter   "
+        f"{format_seconds(event.seconds_left)} left"
+    )
+
+
 _WORDS = {"dense": "as in SRC", "nf4": "NF4"}
 
 
@@ -91,12 +102,7 @@ def describe(event: Event) -> Sequence[str]:
     if isinstance(event, Evaluated):
         return _describe_evaluation(event)
     if isinstance(event, MergeChecked):
-        return [
-            f"Held-out loss of {event.answers} answers: {event.merged_loss:.4f} merged, "
-            f"{event.adapter_loss:.4f} with --adapter.",
-            f"Right answers of {event.asked}: {event.merged_right} merged, "
-            f"{event.adapter_right} with --adapter.",
-        ]
+        return _describe_check(event)
     if isinstance(event, Damaged):
         where = f"{event.file}: {event.tensor}" if event.tensor else event.file
         return [f"DAMAGED  {where}: {event.problem}"]
@@ -160,6 +166,30 @@ def _describe_evaluation(event: Evaluated) -> list[str]:
             f"({low:.2f} to {high:.2f} in 95 % of resamples of the pictures)."
         )
     return [*lines, *([event.remarks] if event.remarks else []), ""]
+
+
+def _describe_check(event: MergeChecked) -> list[str]:
+    """Return the comparison with the adapter, and which base is the better one."""
+    lines = [
+        f"Loss of {event.answers} answers of {event.data}: {event.merged_loss:.4f} merged, "
+        f"{event.adapter_loss:.4f} with --adapter.",
+        f"At {event.same_first:.1%} of their {event.tokens} tokens, both have the same first "
+        f"choice; mean KL {event.kl:.5f}.",
+        f"Right answers of {event.asked}: {event.merged_right} merged, "
+        f"{event.adapter_right} with --adapter.",
+    ]
+    if event.all_rows_loss is not None:
+        lines.append(
+            f"The adapter was trained behind the picture; on all tokens, as it is merged, its loss "
+            f"is {event.all_rows_loss:.4f}."
+        )
+    if event.original_loss is not None:
+        better = event.original if event.original_loss < event.merged_loss else "MODEL"
+        lines.append(
+            f"Merged into {event.original}, the loss is {event.original_loss:.4f}: merge into "
+            f"{better}."
+        )
+    return lines
 
 
 def _describe_finished(event: Finished) -> list[str]:

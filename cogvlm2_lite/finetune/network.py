@@ -165,6 +165,25 @@ class LearningNetwork:
             found.update(each.sums)
         return [found.get(number, 0.0) for number in range(len(samples))]
 
+    def scores(self, samples: Sequence[TrainingSample]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the labels [rows] and logits [rows, vocab] of all samples, a few rows at a time."""
+        packs, prefixes = make_packs(samples, limits=self._limits, stored=self._behind)
+        features, _ = self._encode(packs, prefixes)
+        steps = self._steps(packs, self._prefill(prefixes, features))
+        walk = self._decoder(packs, steps, features, keep_inputs=False)
+        with torch.no_grad():
+            _go_forward(walk)
+        head = self._parts.decoder.head
+        with self._load_weights(head):
+            for number, pack in enumerate(packs):
+                hidden = self._put(walk.activations.read(len(walk.stages), (number, 0)))
+                places, labels = _labelled_places(pack)
+                for begin in range(0, len(places), LOGIT_ROWS):
+                    own = slice(begin, begin + LOGIT_ROWS)
+                    with torch.no_grad():
+                        logits = head(hidden[:, places[own].to(self._device)])[0]
+                    yield labels[own], logits.cpu()
+
     def _learn(
         self, packs: Sequence[Pack], prefixes: Mapping[str, Prefix], count: int
     ) -> dict[int, float]:
@@ -327,10 +346,7 @@ class LearningNetwork:
         with self._load_weights(head):
             for number, pack in enumerate(packs):
                 hidden = self._put(walk.activations.read(len(walk.stages), (number, 0)))
-                places = torch.cat([target.rows for target in pack.targets])
-                if pack.wanted is not None:
-                    places = torch.searchsorted(pack.wanted, places)
-                labels = torch.cat([target.labels for target in pack.targets])
+                places, labels = _labelled_places(pack)
                 gradient = None if count is None else torch.zeros_like(hidden)
                 errors = []
                 for begin in range(0, len(places), LOGIT_ROWS):
@@ -441,6 +457,14 @@ def _of_features(
             for picture, part in zip(pack.pictures, rows.chunk(len(pack.pictures)), strict=True):
                 sums[picture.key] += part.view_as(sums[picture.key])
     return {(place, 0): each[:, 1:-1] for place, each in enumerate(sums.values())}
+
+
+def _labelled_places(pack: Pack) -> tuple[Tensor, Tensor]:
+    """Return the places of a pack's labels among its last hidden states, and the labels."""
+    places = torch.cat([target.rows for target in pack.targets])
+    if pack.wanted is not None:
+        places = torch.searchsorted(pack.wanted, places)
+    return places, torch.cat([target.labels for target in pack.targets])
 
 
 def _go_forward(walk: LayerMajorWalk) -> None:

@@ -27,6 +27,7 @@ from cogvlm2_lite.finetune.data import (
 from cogvlm2_lite.finetune.evaluation import HeldOut
 from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
 from cogvlm2_lite.finetune.held_out import answers, mean_loss
+from cogvlm2_lite.finetune.held_out_rows import NAME, write_held_out
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.settings import TrainingSettings
@@ -41,6 +42,7 @@ from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import read_adapter
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
@@ -233,6 +235,8 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         tool=TOOL,
     )
     _write_skipped(folder.folder / "skipped.jsonl", skipped)
+    rows_held_out = (example.row for example in held_out)
+    write_held_out(folder.folder / NAME, rows_held_out, upright=task.upright)
     run.resume()
     return Prepared(
         run=run,
@@ -277,7 +281,9 @@ def _held_out(
     asked = examples[: task.answers]
 
     def ask(adapter: Path | None) -> Generator[str, None, None]:
-        yield from answers(task.model, asked, adapter, task.template, upright=task.upright)
+        name = task.out.name
+        chosen = [] if adapter is None else [AdapterChoice(name=name, folder=adapter)]
+        yield from answers(task.model, asked, chosen, task.template, upright=task.upright)
 
     def loss_in_peft(folder: Path) -> float:
         config = read_config(task.model)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,8 @@ class Adapter:
     remarks  sentences for the user
     answer_space  whether the answers that it learnt begin with a space
     template      prompt template that it learnt; None: not known
+    held_out      its mean loss on held-out answers, by "before", "after" and "after_in_peft", as
+                  far as it was measured; the last is that with all rows
     """
 
     name: str
@@ -116,6 +118,7 @@ class Adapter:
     remarks: tuple[Text, ...] = ()
     answer_space: bool = False
     template: str | None = None
+    held_out: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_adapter(
@@ -189,7 +192,18 @@ def read_adapter(
         remarks=tuple(remarks),
         answer_space=own.get("answer_space") is True,
         template=own["template"] if own.get("template") in _TEMPLATES else None,
+        held_out=_losses(own.get("held_out")),
     )
+
+
+def _losses(told: object) -> dict[str, float]:
+    """Return the losses that an adapter's own file has."""
+    values = told if isinstance(told, dict) else {}
+    return {
+        name: float(values[name])
+        for name in ("before", "after", "after_in_peft")
+        if isinstance(values.get(name), float)
+    }
 
 
 def _open_weights(folder: Path) -> Shard:

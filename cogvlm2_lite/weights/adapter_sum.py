@@ -66,6 +66,7 @@ def add_up(adapters: Sequence[Adapter]) -> Adapter:
         pairs=pairs,
         sha256=together.hexdigest(),
         remarks=tuple(remark for adapter in adapters for remark in adapter.remarks),
+        held_out={},
         template=templates.pop() if len(templates) == 1 else None,
     )
 

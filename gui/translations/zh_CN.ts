@@ -3451,8 +3451,32 @@
         <translation>适配器 {name}（秩 {ranks}）将加到 {count} 个矩阵上。</translation>
     </message>
     <message>
+        <source>The adapter acted only behind the picture. Merged, it acts on all tokens: its held-out loss was {behind} behind the picture, and {everywhere} on all tokens.</source>
+        <translation>适配器此前只作用于图片之后。合并后它作用于所有 token：它在留出数据上的损失，只作用于图片之后时为 {behind}，作用于所有 token 时为 {everywhere}。</translation>
+    </message>
+    <message>
         <source>The adapter acted only behind the picture. Merged, it acts on all tokens, so some answers may differ from those with --adapter.</source>
         <translation>该适配器原本只作用于图片之后的内容。合并后它作用于所有词元，因此有些回答可能与使用 --adapter 时不同。</translation>
+    </message>
+    <message>
+        <source>Afterwards, {count} answers of {data} are compared on the CPU with those of MODEL and the adapter; --check none skips this.</source>
+        <translation>完成后，会在 CPU 上用 {data} 中的 {count} 个回答与 MODEL 加适配器的结果比较；--check none 可跳过。</translation>
+    </message>
+    <message>
+        <source>{model} was not made from {original}.</source>
+        <translation>{model} 不是由 {original} 制作的。</translation>
+    </message>
+    <message>
+        <source>Give --original the 16-bit folder from which MODEL was quantized.</source>
+        <translation>请在 --original 中给出量化 MODEL 时所用的 16 位文件夹。</translation>
+    </message>
+    <message>
+        <source>--original needs rows on which the two models are compared.</source>
+        <translation>--original 需要用来比较两个模型的数据行。</translation>
+    </message>
+    <message>
+        <source>Add --check with rows that were held out, or --check built-in.</source>
+        <translation>请用 --check 给出留出的数据行，或使用 --check built-in。</translation>
     </message>
     <message>
         <source>{folder} already exists and was made {difference}.</source>

@@ -20,7 +20,10 @@ from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import AdapterError, CogVLM2LiteError, ConversionError, UsageError
+from cogvlm2_lite.finetune.held_out_rows import read_held_out, write_held_out
+from cogvlm2_lite.rows.read import Row, Turn
 from cogvlm2_lite.weights.adapter import Pair, peft_name, read_adapter, write_adapter
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE, CONFIG_NAME, WEIGHTS_NAME
 from cogvlm2_lite.weights.identity import source_fingerprint
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
@@ -79,6 +82,10 @@ def nf4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def chosen(adapter: Path, **options: bool) -> Merge:
+    return Merge(adapters=(AdapterChoice(name=adapter.name, folder=adapter),), **options)
+
+
 def merge(
     source: Path,
     adapter: Path,
@@ -87,7 +94,7 @@ def merge(
     effort: Effort = QUICK,
     **options: bool,
 ) -> list[Event]:
-    choice = Merge(folder=adapter, **options)
+    choice = chosen(adapter, **options)
     return list(convert(source, destination, settings, effort, merge=choice))
 
 
@@ -306,7 +313,7 @@ def test_killed_at_any_write_and_event_it_ends_in_the_same_bytes(
     assert crashes > 5
     assert hashes(tmp_path / "out") == reference
     for events in (1, 2, 3):
-        steps = convert(nf4, tmp_path / "e", SAME, QUICK, merge=Merge(folder=adapters / "tower"))
+        steps = convert(nf4, tmp_path / "e", SAME, QUICK, merge=chosen(adapters / "tower"))
         for _ in range(events):
             next(steps, None)
         steps.close()
@@ -428,31 +435,173 @@ def test_an_adapter_for_other_shapes_writes_nothing(tmp_path: Path, nf4: Path) -
     assert [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
-def test_check_compares_the_result_with_the_adapter_on_held_out_rows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = model_folder("demo")
-    config = read_config(model)
+# --- compared with the adapter --------------------------------------------------------------------
+
+ROW = {"question": "Say green.", "answer": "green"}
+
+
+def demo_adapter(folder: Path, base: dict[str, Any] | None = None, acts_on: str = "all") -> Path:
+    """Return an adapter of one matrix of the demo model."""
     generator = torch.Generator().manual_seed(1)
     name = "model.layers.0.self_attn.language_expert_dense.weight"
-    rows, columns = expected_tensors(config)[name].shape
+    rows, columns = expected_tensors(read_config(model_folder("demo")))[name].shape
     tensors = {
         peft_name(name, "A"): torch.randn(2, columns, generator=generator) * 0.05,
         peft_name(name, "B"): torch.randn(rows, 2, generator=generator) * 0.05,
     }
-    write_adapter(tmp_path / "a", tensors, alpha=4, base_name="demo", facts={"answer_space": True})
-    words = ["demo", str(tmp_path / "a"), str(tmp_path / "out"), "--check"]
-    missing = [*words, str(tmp_path / "none.jsonl")]
-    assert main(missing) == 2
+    facts = {"answer_space": True, "acts_on": acts_on, "base": base or {}}
+    write_adapter(folder, tensors, alpha=4, base_name="demo", facts=facts)
+    return folder
+
+
+def checked(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main([*words, "--json"]) == 0
+    event: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return event
+
+
+def test_check_compares_the_result_with_the_adapter_on_held_out_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = demo_adapter(tmp_path / "a", acts_on=BEHIND_PICTURE)
+    words = ["demo", str(adapter), str(tmp_path / "out"), "--check"]
+    assert main([*words, str(tmp_path / "none.jsonl")]) == 2
     assert "There is no folder or file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    row = {"question": "Say green.", "answer": "green"}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    assert main([*words, str(tmp_path / "rows.jsonl"), "--json"]) == 0
-    checked = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (checked["event"], checked["answers"], checked["asked"]) == ("checked", 1, 1)
-    assert checked["merged_loss"] > 0
-    assert abs(checked["merged_loss"] - checked["adapter_loss"]) < 0.02 * checked["adapter_loss"]
-    assert checked["merged_right"] == checked["adapter_right"]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    found = checked([*words, str(tmp_path / "rows.jsonl")], capsys)
+    assert (found["event"], found["answers"], found["asked"]) == ("checked", 1, 1)
+    assert found["tokens"] == 2
+    assert found["merged_loss"] > 0
+    assert abs(found["merged_loss"] - found["adapter_loss"]) < 0.02 * found["adapter_loss"]
+    # Without a picture, all tokens but the first one are behind it.
+    assert abs(found["all_rows_loss"] - found["merged_loss"]) < 0.02 * found["merged_loss"]
+    assert 0 <= found["kl"] < 1e-3
+    assert found["same_first"] == 1
+    assert found["original_loss"] is None
+    assert found["merged_right"] == found["adapter_right"]
     assert main([*words, str(tmp_path / "rows.jsonl")]) == 0
-    assert "Held-out loss of 1 answers" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Loss of 1 answers of" in shown
+    assert "At 100.0% of their 2 tokens, both have the same first choice" in shown
+    assert "on all tokens, as it is merged, its loss is" in shown
+
+
+def test_rows_that_the_training_held_out_are_compared_unless_that_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = demo_adapter(tmp_path / "a")
+    rows = [Row(source="x", line=n, turns=(Turn(f"Say {n}.", "green"),)) for n in range(3)]
+    (adapter / "training").mkdir()
+    file = adapter / "training" / "held_out.jsonl"
+    write_held_out(file, rows, upright=True)
+    words = ["demo", str(adapter), str(tmp_path / "out")]
+    assert main([*words, "--plan"]) == 0
+    assert f"Afterwards, 3 answers of {file} are compared" in capsys.readouterr().out
+    found = checked(words, capsys)
+    assert (found["event"], found["answers"], found["data"]) == ("checked", 3, str(file))
+    assert checked([*words, "--check", "none"], capsys)["event"] == "finished"
+    file.write_text("{")
+    assert checked(words, capsys)["event"] == "finished"
+
+
+def test_held_out_rows_come_back_as_they_were_and_none_from_other_machines(tmp_path: Path) -> None:
+    turns = (Turn("一？", "a"), Turn("b", "c", trained=False))
+    rows = [
+        Row(source="x", line=1, turns=turns, picture=tmp_path / "p.png"),
+        Row(source="x", line=2, turns=turns, picture=b"\x00\xff"),
+        Row(source="x", line=3, turns=turns),
+    ]
+    file = tmp_path / "held_out.jsonl"
+    write_held_out(file, [rows[0], *rows], upright=False)
+    assert read_held_out(file) == (rows, False)
+    remote = Row(source="x", line=4, turns=turns, picture=Path("//other/share/p.png"))
+    write_held_out(file, [remote, rows[2]], upright=True)
+    assert read_held_out(file) == (rows[2:], True)
+    assert read_held_out(tmp_path / "missing.jsonl") == ([], True)
+
+
+def test_the_original_is_measured_too_and_must_be_the_base_s_own(
+    tmp_path: Path, nf4: Path, adapters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quantize_main(["demo", str(tmp_path / "nf4"), "--calibrate", "none"]) == 0
+    adapter = demo_adapter(tmp_path / "a")
+    demo = str(model_folder("demo"))
+    words = [str(tmp_path / "nf4"), str(adapter), str(tmp_path / "out"), "--original"]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    assert main([*words, demo]) == 2
+    assert "--original needs rows" in capsys.readouterr().err
+    check = ["--check", str(tmp_path / "rows.jsonl")]
+    found = checked([*words, demo, *check], capsys)
+    assert found["original"] == demo
+    assert found["original_loss"] > 0
+    assert found["original_loss"] != found["merged_loss"]
+    assert main([*words, demo, *check]) == 0
+    better = demo if found["original_loss"] < found["merged_loss"] else "MODEL"
+    assert f": merge into {better}." in capsys.readouterr().out
+    assert main([*words, str(CHECKPOINT), *check]) == 2
+    assert "was not made from" in capsys.readouterr().err
+
+
+def test_drawn_pictures_are_a_check_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantize.merge_check._MOST_LOSSES", 5)
+    monkeypatch.setattr("quantize.merge_check._MOST_ANSWERS", 1)
+    adapter = demo_adapter(tmp_path / "a", acts_on=BEHIND_PICTURE)
+    words = ["demo", str(adapter), str(tmp_path / "out"), "--check", "built-in"]
+    found = checked(words, capsys)
+    assert (found["data"], found["answers"], found["asked"]) == ("built-in", 5, 1)
+    assert found["kl"] < 0.01
+    assert found["same_first"] > 0.95
+
+
+# --- several adapters -----------------------------------------------------------------------------
+
+
+def test_several_adapters_are_added_with_their_weights(
+    tmp_path: Path, nf4: Path, adapters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = str(adapters / "language"), str(adapters / "tower")
+    words = [str(nf4), one, f"{other}:0.5", str(tmp_path / "out")]
+    assert main([*words, "--to", "bf16"]) == 0
+    assert "The adapter language+tower (rank 4, 8) is added to" in capsys.readouterr().out
+    before, after = plain(nf4), plain(tmp_path / "out")
+    first, second = pairs_of(adapters / "language"), pairs_of(adapters / "tower")
+    for name, weight in before.items():
+        expected = weight.clone()
+        if name in first:
+            expected = add(expected, first[name])
+        if name in second:
+            expected = add(expected, replace(second[name], scale=second[name].scale * 0.5))
+        assert torch.allclose(after[name], expected, rtol=2**-8, atol=1e-6), name
+    # Another weight is another model.
+    words[2] = f"{other}:0.25"
+    assert main([*words, "--to", "bf16"]) != 0
+    assert "already exists and was made from another source" in capsys.readouterr().err
+    # Options may stand between the folders.
+    assert main([str(nf4), one, "--plan", str(tmp_path / "x")]) == 0
+    both = ["--adapter", one, "--adapter", f"{other}:0.5", "--calibrate", "none"]
+    assert quantize_main([str(CHECKPOINT), str(tmp_path / "q"), *both]) == 0
+    assert "language+tower" in capsys.readouterr().out
+    assert main([str(nf4), str(tmp_path / "x")]) == 2  # DST is missing
+
+
+# --- the limits of the specification --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("language", 0.012), ("patterns", 0.012), ("tower", 0.04)]
+)
+def test_merged_weights_are_within_the_limits(
+    name: str, most: float, tmp_path: Path, adapters: Path
+) -> None:
+    adapter = FINETUNE / "adapter_patterns" if name == "patterns" else adapters / name
+    merge(CHECKPOINT, adapter, tmp_path / "same")
+    merge(CHECKPOINT, adapter, tmp_path / "bf16", BF16)
+    for case, expected in golden(f"{name}/adapted").items():
+        exact, rounded = (
+            logits(tmp_path / folder, case.removesuffix(".logits")) for folder in ("same", "bf16")
+        )
+        assert float((exact - expected).abs().max()) < LOGIT_TOLERANCE
+        assert float((rounded - expected).norm() / expected.norm()) < most
