@@ -35,7 +35,6 @@ from cogvlm2_lite.evaluate.row_data import (
     ROWS,
     DataOptions,
     RowData,
-    check_any,
     context_for_rows,
     read_row_data,
     reasons_text,
@@ -142,7 +141,6 @@ class RowWork:
                 label=label,
                 restart=args.restart,
             )
-            check_any(found, source)
         prepared = _Prepared(
             label=label, folder=folder, found=found, jobs=jobs, options=options, columns=columns
         )

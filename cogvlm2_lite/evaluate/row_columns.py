@@ -25,8 +25,8 @@ from cogvlm2_lite.evaluate.row_data import (
     Asker,
     Form,
     RowData,
-    choose_rows,
-    new_tokens_for,
+    groups_in_order,
+    no_rows,
 )
 from cogvlm2_lite.evaluate.row_measures import (
     AnsweredRow,
@@ -37,7 +37,7 @@ from cogvlm2_lite.evaluate.row_measures import (
 from cogvlm2_lite.evaluate.run_folder import Run, data_files
 from cogvlm2_lite.evaluate.work import Planned, Question
 from cogvlm2_lite.events import FinishReason
-from cogvlm2_lite.rows.read import Skipped
+from cogvlm2_lite.rows.row import Row, Skipped
 from cogvlm2_lite.weights.adapter_choice import BASE, AdapterChoice
 from cogvlm2_lite.weights.identity import identify_model
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
@@ -80,7 +80,7 @@ def columns_of(
     adapters  by name, as read
 
     An adapter is measured in the form in which it was trained, and the base model in the same one.
-    Without an adapter the loss is measured with and without a space before the answer.
+    The base model's loss is measured with and without a space before the answer.
     """
     found: list[Column] = []
     for name, adapter in adapters.items():
@@ -88,20 +88,18 @@ def columns_of(
         own = tuple(choice for choice in choices if choice.name == name)
         found.append(Column(name=name, form=form, adapters=own))
     if not found:
-        return [Column(name=BASE, form=Form(template=template, spaces=(False, True)))]
+        return [Column(name=BASE, form=_base_form(template))]
     templates = list(dict.fromkeys(column.form.template for column in found))
     bases = [
-        Column(name=BASE if not place else f"{BASE} ({each})", form=_base_form(each, found))
+        Column(name=BASE if not place else f"{BASE} ({each})", form=_base_form(each))
         for place, each in enumerate(templates)
     ]
     return [*bases, *found]
 
 
-def _base_form(template: str, columns: Sequence[Column]) -> Form:
-    """Return the form of all adapters of a template together."""
-    same = [column.form for column in columns if column.form.template == template]
-    spaces = dict.fromkeys(space for form in same for space in form.spaces)
-    return Form(template=template, spaces=tuple(spaces))
+def _base_form(template: str) -> Form:
+    """Return the form of the base model: with its losses in both, it serves every adapter."""
+    return Form(template=template, spaces=(False, True))
 
 
 # --- what to ask ----------------------------------------------------------------------------------
@@ -143,18 +141,20 @@ def row_jobs(
     folder  of the evaluation
     label   the model for people
 
-    Raises UsageError if a folder belongs to other settings, and CheckpointError.
+    Raises UsageError if a folder belongs to other settings, DataError if no row can be used, and
+    CheckpointError.
     """
     _check_folders(columns)
-    config = read_config(options.folder)
-    asker = Asker(options.folder, config)
-    usable, skipped, asked = _questions(found, columns, asker)
-    found = found.with_items(usable, skipped)
-    items = choose_rows(found, settings.limit, settings.seed)
-    every = [question for each in asked.values() for question in each.values()]
+    asker = Asker(options.folder, read_config(options.folder))
+    chosen = _choose(found, columns, asker, settings)
+    found = replace(found, skipped=(*found.skipped, *chosen.skipped))
+    items = tuple(chosen.items)
+    if not items:
+        raise no_rows(found.data.files[0].path, found.skipped)
+    new_tokens = settings.max_new_tokens or asker.new_tokens(found.data.items)
     jobs = []
     for column in columns:
-        questions = tuple(asked[column.name][item.id] for item in items)
+        questions = tuple(chosen.questions[column.name])
         run = Run(
             model=label if not column.adapters else f"{label} + {column.name}",
             model_id=identify_model(options.folder, column.adapters),
@@ -162,10 +162,10 @@ def row_jobs(
             benchmark=ROWS,
             data=found.data.name,
             files=data_files(found.data),
-            items=len(found.data.items),
+            items=len(items) if settings.limit is None else len(found.data.items),
             protocol=f"loss {' and '.join(column.form.names)}",
             template=column.form.template,
-            max_new_tokens=settings.max_new_tokens or new_tokens_for(every),
+            max_new_tokens=new_tokens,
             dtype=options.dtype,
             rope=options.rope,
             kv=options.kv,
@@ -195,26 +195,49 @@ def _check_folders(columns: Sequence[Column]) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """The rows to ask, the questions of each column in the same order, and what can't be asked."""
+
+    items: list[Item]
+    questions: dict[str, list[Question]]
+    skipped: list[Skipped]
+
+
+def _choose(
+    found: RowData, columns: Sequence[Column], asker: Asker, settings: RowSettings
+) -> _Chosen:
+    """Return whole pictures until there are enough rows that every column can be asked about.
+
+    The tokens of rows that are not reached are not made: data may have hundreds of thousands.
+    """
+    chosen = _Chosen(items=[], questions={column.name: [] for column in columns}, skipped=[])
+    limit = settings.limit
+    for group in groups_in_order(found, None if limit is None else settings.seed):
+        if limit is not None and len(chosen.items) >= limit:
+            break
+        for item in group:
+            made = _questions(found.rows[item.id], item, columns, asker)
+            if isinstance(made, Skipped):
+                chosen.skipped.append(made)
+                continue
+            chosen.items.append(item)
+            for question in made:
+                chosen.questions[question.column].append(question)
+    return chosen
+
+
 def _questions(
-    found: RowData, columns: Sequence[Column], asker: Asker
-) -> tuple[list[Item], list[Skipped], dict[str, dict[str, Question]]]:
-    """Return the items that every column can be asked about, the other rows, and the questions."""
-    usable: list[Item] = []
-    skipped: list[Skipped] = []
-    asked: dict[str, dict[str, Question]] = {column.name: {} for column in columns}
-    for item in found.data.items:
-        made: dict[str, Question] = {}
-        for column in columns:
-            question = asker.question(item, found.rows[item.id], column.form)
-            if isinstance(question, Skipped):
-                skipped.append(question)
-                break
-            made[column.name] = replace(question, column=column.name, adapter=column.adapter)
-        else:
-            usable.append(item)
-            for name, question in made.items():
-                asked[name][item.id] = question
-    return usable, skipped, asked
+    row: Row, item: Item, columns: Sequence[Column], asker: Asker
+) -> list[Question] | Skipped:
+    """Return the question of each column, or why a row can't be asked."""
+    made = []
+    for column in columns:
+        question = asker.question(item, row, column.form)
+        if isinstance(question, Skipped):
+            return question
+        made.append(replace(question, column=column.name, adapter=column.adapter))
+    return made
 
 
 def asked_together(jobs: Sequence[ColumnJob]) -> Planned:

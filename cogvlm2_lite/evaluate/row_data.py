@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
@@ -32,7 +32,7 @@ WITHOUT_SPACE, WITH_SPACE = "without a space", "with a space"
 """How an answer begins behind the prompt; the names of its losses."""
 
 _MOST_LISTED = 5
-_LEAST_NEW_TOKENS = 64
+_LEAST_NEW_TOKENS, _MOST_LONG = 64, 100
 _STEP = 256
 
 
@@ -77,14 +77,6 @@ class RowData:
     skipped: tuple[Skipped, ...]
     form: str
 
-    def with_items(self, items: Sequence[Item], skipped: Sequence[Skipped]) -> RowData:
-        """Return the data with some of its items."""
-        return replace(
-            self,
-            data=replace(self.data, items=tuple(items)),
-            skipped=(*self.skipped, *skipped),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPicture:
@@ -103,9 +95,11 @@ class MemoryPicture:
 
 
 def read_row_data(source: Path, options: DataOptions) -> RowData:
-    """Read rows. Raises UsageError and DataError if there are none that can be used."""
+    """Read rows. Raises UsageError, and DataError if there are none that can be used."""
     found = read_rows(source, form=options.form, labels=options.labels, ask=options.ask)
     rows = dict(_named(found.rows))
+    if not rows:
+        raise no_rows(source, found.skipped)
     data = Data(
         benchmark=ROWS,
         name=_name(source),
@@ -116,15 +110,14 @@ def read_row_data(source: Path, options: DataOptions) -> RowData:
     return RowData(data=data, rows=rows, skipped=found.skipped, form=found.form)
 
 
-def check_any(found: RowData, source: Path) -> None:
-    """Raise DataError if no row can be used."""
-    if not found.data.items:
-        raise DataError(
-            "{file} has no rows that can be used: {reasons}.",
-            hint="Rows need an answer, and a picture that can be found.",
-            file=source,
-            reasons=reasons_text(found.skipped) or "it is empty",
-        )
+def no_rows(source: Path, skipped: Sequence[Skipped]) -> DataError:
+    """Return the error for data without any row that can be used."""
+    return DataError(
+        "{file} has no rows that can be used: {reasons}.",
+        hint="Rows need an answer, and a picture that can be found.",
+        file=source,
+        reasons=reasons_text(skipped) or "it is empty",
+    )
 
 
 def reasons_text(skipped: Sequence[Skipped]) -> str:
@@ -183,56 +176,52 @@ def _pictures(id: str, row: Row) -> Iterator[Picture]:
 
 def _fingerprint(source: Path, rows: Mapping[str, Row]) -> DataFile:
     """Return what tells one content of DATA from another. Bytes of pictures are in the answers."""
-    digest = hashlib.md5(usedforsecurity=False)
-    base = source if source.is_dir() else source.parent
+    digest, folder = hashlib.md5(usedforsecurity=False), _folder(source)
     for id, row in rows.items():
-        picture = _place(row, base)
+        picture = _place(row, folder)
         turns = [[turn.question, turn.answer, turn.trained] for turn in row.turns]
         digest.update(json.dumps([id, picture, turns]).encode())
     return DataFile(path=source, size=len(rows), md5=digest.hexdigest())
 
 
-def _place(row: Row, base: Path) -> str:
+def _place(row: Row, folder: Path) -> str:
     """Return the place of a picture below the data's folder, which may be copied as a whole."""
     if row.picture is None:
         return ""
     if isinstance(row.picture, bytes):
         return hashlib.sha256(row.picture).hexdigest()
-    real = base.resolve()
-    inside = row.picture.is_relative_to(real)
-    return (row.picture.relative_to(real) if inside else row.picture).as_posix()
+    inside = row.picture.is_relative_to(folder)
+    return (row.picture.relative_to(folder) if inside else row.picture).as_posix()
 
 
 # --- choosing -------------------------------------------------------------------------------------
 
 
-def choose_rows(found: RowData, limit: int | None, seed: int) -> tuple[Item, ...]:
-    """Return the items to ask, those about one picture together.
+def groups_in_order(found: RowData, seed: int | None) -> list[list[Item]]:
+    """Return the items about each picture together; an item without a picture is alone.
 
-    limit  whole pictures are taken until there are so many rows, or more; None: all
-
-    Subsets of one seed are nested, and equal on every computer.
+    seed  decides the order, which is the same on every computer, so that beginnings of it are
+          nested samples; None: the order of the data
     """
     together: dict[str, list[Item]] = {}
     for item in found.data.items:
         together.setdefault(picture_key(item) or f"\n{item.id}", []).append(item)
     groups = list(together.values())
-    if limit is None:
-        return tuple(item for group in groups for item in group)
-    base = found.data.files[0].path
-    base = base if base.is_dir() else base.parent
+    if seed is None:
+        return groups
+    folder = _folder(found.data.files[0].path)
 
-    def order(group: Sequence[Item]) -> bytes:
-        first = group[0]
-        key = _place(found.rows[first.id], base) or first.id
+    def place(group: Sequence[Item]) -> bytes:
+        first = group[0].id
+        key = _place(found.rows[first], folder) or first
         return hashlib.sha256(f"{seed}|{ROWS}|{key}".encode()).digest()
 
-    chosen: list[Item] = []
-    for group in sorted(groups, key=order):
-        if len(chosen) >= limit:
-            break
-        chosen += group
-    return tuple(chosen)
+    return sorted(groups, key=place)
+
+
+def _folder(source: Path) -> Path:
+    """Return the folder of DATA, without links."""
+    return (source if source.is_dir() else source.parent).resolve()
 
 
 # --- questions ------------------------------------------------------------------------------------
@@ -275,6 +264,15 @@ class Asker:
             scored=tuple(scored),
         )
 
+    def new_tokens(self, items: Sequence[Item]) -> int:
+        """Return a ceiling of answers: twice the longest expected one, and 64 at least.
+
+        Of many answers, only those with the most letters are looked at.
+        """
+        longest = sorted((item.answers[0] for item in items), key=len)[-_MOST_LONG:]
+        tokens = max((len(self._tokenizer.encode(f" {text}")) + 1 for text in longest), default=0)
+        return max(2 * tokens, _LEAST_NEW_TOKENS)
+
     def _scored(self, made: Labelled, name: str, *, has_picture: bool) -> ScoredText:
         image_tokens = self._config.vision.image_tokens if has_picture else 0
         ids = made.input_ids[0, 1 + image_tokens :].tolist()
@@ -286,9 +284,3 @@ def context_for_rows(questions: Sequence[Question], config: ModelConfig, new_tok
     longest = max((len(text.ids) for each in questions for text in each.scored), default=0)
     needed = 1 + config.vision.image_tokens + longest + new_tokens
     return min(-(-needed // _STEP) * _STEP, config.max_position_embeddings)
-
-
-def new_tokens_for(questions: Sequence[Question]) -> int:
-    """Return the ceiling of an answer: twice the longest expected one, and 64 at least."""
-    longest = max((each.scored[-1].last for each in questions), default=0)
-    return max(2 * longest, _LEAST_NEW_TOKENS)

@@ -154,7 +154,7 @@ def test_base_and_adapter_stand_side_by_side(tmp_path: Path, adapter: Path) -> N
     assert engine.starts == 1
     assert [each.name for each in engine.options.adapters] == ["mine"]
     shown = [ask.decoded.sha256 for ask in engine.asked if ask.decoded]
-    assert len(shown) == 2 * 2 * 16
+    assert len(shown) == (3 + 2) * 16  # an answer and two losses, an answer and one loss
     assert [a for a, b in zip(shown, [*shown[1:], ""], strict=True) if a != b] == list(
         dict.fromkeys(shown)
     )
@@ -213,7 +213,10 @@ def test_the_tables_and_files_have_every_column(tmp_path: Path, adapter: Path) -
 
 def test_an_adapter_that_is_added_later_is_asked_alone(tmp_path: Path, adapter: Path) -> None:
     rows = plain_rows(tmp_path / "d")
-    run("demo", rows, "--adapter", adapter, start=starting(RowEngine()))
+    run("demo", rows, start=starting(RowEngine()))
+    engine = RowEngine()
+    run("demo", rows, "--adapter", adapter, start=starting(engine))
+    assert {ask.adapter for ask in engine.asked} == {"mine"}
     engine = RowEngine()
     second = ("--adapter", adapter, "--adapter", f"half={adapter}:0.5")
     _, _, err = run("demo", rows, *second, start=starting(engine))
@@ -560,6 +563,19 @@ def test_a_part_is_chosen_by_picture_and_a_larger_one_contains_it(tmp_path: Path
     assert len({ask.decoded.sha256 for ask in engine.asked if ask.decoded}) == 3
     _, _, err = run("demo", rows, "--answers", "9", start=starting(RowEngine()))
     assert "6 are answered already. To ask (base): 4 about 2 pictures" in err
+
+
+def test_a_part_has_as_many_rows_as_were_asked_for_where_some_can_not_be_used(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"image": f"{n}.png", "question": "What?", "answer": "<|end_of_text|>" if n % 2 else "a"}
+        for n in range(8)
+    ]
+    file = write_rows(tmp_path / "d", rows)
+    _, _, err = run("demo", file, "--answers", "3", start=starting(RowEngine()))
+    assert "3 of 8 rows" in err
+    assert "special token in the text" in err
 
 
 def test_case_may_count(tmp_path: Path) -> None:
