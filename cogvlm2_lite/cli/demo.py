@@ -13,6 +13,7 @@ from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
 from cogvlm2_lite.cli.preview import draw, shows_colours
 from cogvlm2_lite.cli.target import import_target
 from cogvlm2_lite.cli.words import as_text, dropped_path
+from cogvlm2_lite.demo.lesson import FILE, NEW_SHAPE, write_training_data
 from cogvlm2_lite.demo.shipped import (
     SamplePicture,
     SampleQuestion,
@@ -20,7 +21,7 @@ from cogvlm2_lite.demo.shipped import (
     fingerprint,
     sample_pictures,
 )
-from cogvlm2_lite.errors import CheckpointError, UsageError
+from cogvlm2_lite.errors import CheckpointError, FolderError, UsageError
 from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.forecast.table import draw_table
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
@@ -66,6 +67,13 @@ def build_parser() -> Parser:
         type=as_text,
         help="ask this instead of the three questions of the picture",
     )
+    parser.add_argument(
+        "--training-data",
+        type=Path,
+        metavar="FOLDER",
+        help="write drawn pictures of a shape that the model does not know, with questions and "
+        "answers, to try `finetune`; nothing is converted or asked",
+    )
     add_compute_options(parser)
     return parser
 
@@ -75,6 +83,9 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     began = time.perf_counter()
     args = build_parser().read(argv)
     console = console or Console()
+    if args.training_data is not None:
+        _write_training_data(args.training_data, console)
+        return 0
     picture = choose_picture(args.image, args.question)
     image = open_image(picture.path)  # first, so that a wrong path is reported at once
     console.line(
@@ -99,6 +110,21 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
     console.line()
     console.write(_NEXT.format(picture=picture.path))
     return 0
+
+
+def _write_training_data(folder: Path, console: Console) -> None:
+    if folder.exists():
+        raise UsageError(
+            "{folder} exists already.", hint="Choose a new folder for the pictures.", folder=folder
+        )
+    try:
+        pictures, rows = write_training_data(folder)
+    except OSError as error:
+        raise FolderError(
+            "{folder} can't be written to: {why}.", folder=folder, why=error.strerror or error
+        ) from error
+    console.line(f"{pictures} pictures with an {NEW_SHAPE}, {rows} questions: {folder / FILE}")
+    console.line(f'Next: cogvlm2-lite finetune demo "{folder}" my-adapter --preset both')
 
 
 def choose_picture(image: str | None, question: str | None) -> SamplePicture:

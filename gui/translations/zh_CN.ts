@@ -5359,6 +5359,14 @@
         <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
     </message>
     <message>
+        <source>{folder} exists already.</source>
+        <translation>{folder} 已存在。</translation>
+    </message>
+    <message>
+        <source>Choose a new folder for the pictures.</source>
+        <translation>请为图片选择一个新文件夹。</translation>
+    </message>
+    <message>
         <source>{option} is for rows of pictures with answers, and {data} is a benchmark.</source>
         <translation>{option} 用于带答案的图片数据，而 {data} 是基准测试。</translation>
     </message>

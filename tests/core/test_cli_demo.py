@@ -13,10 +13,12 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.demo import choose_picture, converted_folder, main
 from cogvlm2_lite.cli.main import main as command_line
 from cogvlm2_lite.cli.preview import draw
+from cogvlm2_lite.demo.lesson import write_training_data
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint, sample_pictures
-from cogvlm2_lite.errors import ImageError
+from cogvlm2_lite.errors import ImageError, UsageError
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.places import cache_folder, data_folder
+from cogvlm2_lite.rows.read import read_rows
 from tests.helpers.pages import save_three_pages
 from tests.helpers.scripted_model import ScriptedModel
 
@@ -187,3 +189,20 @@ def test_the_shipped_model_answers_its_own_pictures_right(capsys: Capture) -> No
     for asked in FIRST.questions:
         assert f"Q: {asked.question}\nA: {asked.answer}\n" in shown.out
     assert "The right answer is" not in shown.err
+
+
+def test_training_data_are_a_new_shape_that_finetune_reads(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "eggs"
+    assert main(["--training-data", str(folder)]) == 0
+    assert "160 pictures with an egg, 480 questions" in capsys.readouterr().out
+    found = read_rows(folder)
+    assert not found.skipped
+    assert len(found.rows) == 480
+    about = [row for row in found.rows if "egg" in f"{row.turns[0].question} {row.turns[0].answer}"]
+    assert 0.6 < len(about) / len(found.rows) < 1
+    again = tmp_path / "again"
+    write_training_data(again)
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        assert (again / file.relative_to(folder)).read_bytes() == file.read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        main(["--training-data", str(folder)])
