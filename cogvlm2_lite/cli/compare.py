@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import Parser, add_compute_options, load_options
+from cogvlm2_lite.cli.parser import (
+    Parser,
+    adapters_of,
+    add_adapter_options,
+    add_compute_options,
+    load_options,
+)
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import OutputError, UsageError
-from cogvlm2_lite.file_names import to_json
+from cogvlm2_lite.file_names import escape_line, to_json
 from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
 from cogvlm2_lite.places import expand_home
 from cogvlm2_lite.units import format_bytes, format_seconds
+from cogvlm2_lite.weights.adapter_choice import names_of
 
 if TYPE_CHECKING:
     from cogvlm2_lite.engine.model import Model
@@ -27,6 +36,7 @@ _EPILOG = """\
 MODEL_A is the reference, usually the 16-bit checkpoint; MODEL_B is made from it. Both models read
 the same pictures, questions and answers, one model after the other and layer by layer, so each
 needs no more memory than for an answer. For samples without an answer, MODEL_A writes one first.
+An adapter acts on MODEL_B, which is MODEL_A if it is left out.
 
   KL       mean KL divergence of B's next-token probabilities from A's, over all tokens of the
            answers, in nats; 0 means equal
@@ -38,19 +48,23 @@ The interval in brackets contains the number in 95 % of bootstrap resamples of t
 examples:
   cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4
   cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4 --samples my-invoices.jsonl --json
+  cogvlm2-lite compare my-model --adapter runs/1 --adapter runs/2 --samples my-invoices.jsonl
 """
 
 
 def build_parser() -> Parser:
     """Declare the options of `compare`."""
     parser = Parser(
-        usage="compare MODEL_A MODEL_B [options]",
-        description="Measure how much the answers of two models differ.",
+        usage="compare MODEL_A [MODEL_B] [options]",
+        description="Measure how much the answers of two models, or of adapters, differ.",
         epilog=_EPILOG,
     )
     parser.add_argument("reference", metavar="MODEL_A", help="a model folder, or `demo`")
     parser.add_argument(
-        "other", metavar="MODEL_B", help="a model folder made from the same checkpoint"
+        "other",
+        metavar="MODEL_B",
+        nargs="?",
+        help="a model folder made from the same checkpoint (default with --adapter: MODEL_A)",
     )
     parser.add_argument(
         "--samples",
@@ -74,6 +88,11 @@ def build_parser() -> Parser:
         "is replaced only if this option wrote it",
     )
     add_compute_options(parser)
+    add_adapter_options(
+        parser,
+        one=False,
+        repeated="if it is repeated, each adapter has a column, and those of one NAME are added up",
+    )
     return parser
 
 
@@ -81,36 +100,64 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
     """Run `compare` and return its exit code."""
     args = build_parser().read(argv)
     console = console or Console()
-    reference, other = model_folder(args.reference), model_folder(args.other)
+    adapters = names_of(adapters_of(args))
+    _check_sides(args, adapters)
+    reference = model_folder(args.reference)
+    other = reference if args.other is None else model_folder(args.other)
     if args.html is not None:
         _check_page(args.html)
-    found = _run(args, reference, other, console)
+    found = _run(args, reference, other, adapters or (None,), console)
     if args.json:
-        console.line(to_json(found.as_dict(), indent=1))
+        values: Any = [one.as_dict() for one in found]
+        console.line(to_json(values if len(adapters) > 1 else values[0], indent=1))
     else:
-        for notice in found.notices:
+        for notice in found[0].notices:
             console.remark(notice)
-        console.line(as_text(found))
+        console.line(as_columns(found) if adapters else as_text(found[0]))
     if args.html is not None:  # after the result, which stays if the page can't be written
-        _write_page(args.html, found, console)
+        _write_page(args.html, found[0], console)
     return 0
 
 
-def _run(args: argparse.Namespace, reference: Path, other: Path, console: Console) -> Comparison:
+def _check_sides(args: argparse.Namespace, adapters: Sequence[str]) -> None:
+    if args.other is None and not adapters:
+        raise UsageError(
+            "There is nothing to compare {folder} with.",
+            hint="Name MODEL_B, or add --adapter FOLDER.",
+            folder=args.reference,
+        )
+    if args.html is not None and adapters:
+        raise UsageError(
+            "--html shows how the matrices of two folders differ, so it can't be combined with "
+            "--adapter.",
+            hint="`cogvlm2-lite merge` writes a folder that has the adapter in its matrices.",
+        )
+
+
+def _run(
+    args: argparse.Namespace,
+    reference: Path,
+    other: Path,
+    adapters: Sequence[str | None],
+    console: Console,
+) -> list[Comparison]:
     from cogvlm2_lite.cli.answers import load_model
-    from cogvlm2_lite.evaluate.compare import compare
+    from cogvlm2_lite.evaluate.compare import compare_each
+
+    options = load_options(args, other)
+    without = structs.replace(options, adapters=(), folder=reference)
 
     def open_model(folder: Path) -> Model:
-        return load_model(load_options(args, folder))
+        return load_model(options if folder == other else without)
 
-    steps = compare(reference, other, _samples(args), open_model)
+    steps = compare_each(reference, other, _samples(args), open_model, adapters)
     console.status("Opening the folders")
     while True:
         try:
             step = next(steps)
         except StopIteration as end:
             console.status("")
-            found: Comparison = end.value
+            found: list[Comparison] = end.value
             return found
         console.status(
             f"{step.model.name}: {step.share:.0%}, {format_seconds(step.seconds_left)} left"
@@ -197,6 +244,34 @@ def as_text(found: Comparison) -> str:
         f"{summary.tokens} tokens of {summary.answers} answers about {summary.pictures} pictures.",
     ]
     return f"A  {found.reference}\nB  {found.other}\n\n" + "\n".join(lines)
+
+
+def as_columns(found: Sequence[Comparison]) -> str:
+    """Return the results of adapters side by side, with a column for each."""
+    summaries = [one.summary for one in found]
+    first, shown = summaries[0], [escape_line(one.adapter or "B") for one in found]
+    rows: list[tuple[str, list[str]]] = [("versus A", shown)]
+    if first.answers > found[0].written:
+        exact = [f"{one.other_exact.value:.1%}" for one in summaries]
+        rows.append((f"exact answers ({first.reference_exact.value:.1%} in A)", exact))
+    measures = (
+        ("mean KL", [one.kl_mean for one in summaries], ".5f"),
+        ("99th percentile of KL", [one.kl_p99 for one in summaries], ".5f"),
+        ("same top-1", [one.top1 for one in summaries], ".2%"),
+        ("answers changed", [one.changed for one in summaries], ".1%"),
+    )
+    for name, values, form in measures:
+        rows.append((name, [format(one.value, form) for one in values]))
+        ends = [f"[{format(one.low, form)}, {format(one.high, form)}]" for one in values]
+        rows.append(("", ends))
+    wide = max(len(name) for name, _ in rows)
+    width = max(len(cell) for _, cells in rows for cell in cells)
+    lines = [f"{name:{wide}}" + "".join(f"   {c:>{width}}" for c in cells) for name, cells in rows]
+    total = f"{first.tokens} tokens of {first.answers} answers about {first.pictures} pictures."
+    adapted = " with each adapter"
+    return f"A  {found[0].reference}\nB  {found[0].other}{adapted}\n\n" + "\n".join(
+        [*lines, "", "In brackets: 95 % interval.", total]
+    )
 
 
 def _kinds(found: Comparison) -> list[str]:

@@ -120,10 +120,11 @@ _CHOICES = (
 )
 
 
-def add_adapter_options(parser: Parser, *, one: bool) -> None:
+def add_adapter_options(parser: Parser, *, one: bool, repeated: str = "") -> None:
     """Declare --adapter and --any-base; `adapters_of` reads them.
 
-    one  all adapters act on every answer, as one; False: users choose among them
+    one       all adapters act on every answer, as one; False: each of them is a choice
+    repeated  what happens if --adapter is repeated; "": what it means in most commands
     """
     parser.set_defaults(one_adapter=one)
     parser.add_argument(
@@ -133,7 +134,7 @@ def add_adapter_options(parser: Parser, *, one: bool) -> None:
         default=[],
         help="use a LoRA adapter: a folder with adapter_model.safetensors, as peft and other "
         "programs write it. Its effect is multiplied by WEIGHT (default: 1); "
-        f"{_ADDED_UP if one else _CHOICES} (default: none)",
+        f"{repeated or (_ADDED_UP if one else _CHOICES)} (default: none)",
     )
     parser.add_argument(
         "--any-base",

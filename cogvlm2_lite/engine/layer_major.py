@@ -177,15 +177,20 @@ _PREFIX = 0
 
 
 def encode_each(
-    runtime: Runtime, pictures: Sequence[OpenedImage], cancel: Cancel
+    runtime: Runtime,
+    pictures: Sequence[OpenedImage],
+    cancel: Cancel,
+    adapter: str | None = None,
 ) -> Steps[list[Tensor]]:
     """Encode pictures layer by layer; yields Progress per block.
 
+    adapter  name of the adapter that acts; None: none
     Returns  [1, image tokens with boi and eoi, hidden] each, in host memory, where activations are
              also kept between blocks
     """
     parts, devices = runtime.parts, runtime.vision_devices
     keys = [(number, 0) for number in range(len(pictures))]
+    adapted = runtime.adapters.on_picture(adapter)
 
     def embed(key: Key, _: Tensor | None) -> Tensor:
         pixels = torch.from_numpy(pixel_values(pictures[key[0]], runtime.config.vision))
@@ -194,7 +199,7 @@ def encode_each(
     def through(piece: VisionBlock | Projector, device: torch.device) -> LayerStage:
         def run(_: Key, hidden: Tensor | None) -> Tensor:
             assert hidden is not None
-            return piece(hidden.to(device))
+            return piece(hidden.to(device), adapted)
 
         return LayerStage(name="encode", piece=piece, keys=keys, run=run)
 
@@ -208,13 +213,14 @@ def encode_each(
 
 
 def prefill_each(
-    runtime: Runtime, groups: Sequence[PrefixGroup], cancel: Cancel
+    runtime: Runtime, groups: Sequence[PrefixGroup], cancel: Cancel, adapter: str | None = None
 ) -> Steps[list[list[Tensor]]]:
     """Run sequences layer by layer; yields Progress per block.
 
     A prefix is computed once for all its suffixes. One cache is enough: a layer finishes a group
     before it starts the next.
 
+    adapter  name of the adapter that acts; None: none
     Returns  for each group and each of its suffixes [1, tokens, hidden], before the final norm, in
              host memory
     """
@@ -223,7 +229,7 @@ def prefill_each(
     cache = runtime.new_cache()
     try:
         with runtime.residency.phase(phase):
-            steps = _steps(runtime, groups, cache)
+            steps = _steps(runtime, groups, cache, adapter)
         stages = _decoder_stages(runtime, groups, steps, cache)
         waiting = yield from _in_host_memory(runtime, phase, stages, len(stages) - 1, cancel)
     finally:
@@ -253,7 +259,9 @@ def _in_host_memory(
     return waiting
 
 
-def _steps(runtime: Runtime, groups: Sequence[PrefixGroup], cache: KVCache) -> dict[Key, Step]:
+def _steps(
+    runtime: Runtime, groups: Sequence[PrefixGroup], cache: KVCache, adapter: str | None
+) -> dict[Key, Step]:
     """Return what the layers share for each chunk, in host memory.
 
     On the device the plan has room for the positions and mask of one chunk, not of all.
@@ -262,7 +270,8 @@ def _steps(runtime: Runtime, groups: Sequence[PrefixGroup], cache: KVCache) -> d
     for number, group in enumerate(groups):
         for part, chunk in group.chunks:
             with _behind_prefix(cache, group, part):
-                steps[number, part] = runtime.step_of(chunk, cache).on(torch.device("cpu"))
+                step = runtime.step_of(chunk, cache, adapter)
+                steps[number, part] = step.on(torch.device("cpu"))
     return steps
 
 

@@ -7,8 +7,11 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.config import read_config
@@ -67,6 +70,7 @@ class Comparison:
     """The result. The reference wrote `written` of the answers; the others were given.
 
     notices  how pictures were read, where a person would not expect it, with their names
+    adapter  acted on the other model; None: none did
     """
 
     reference: Path
@@ -76,13 +80,15 @@ class Comparison:
     summary: Summary
     tokens: TokenComparison
     notices: tuple[Text, ...] = ()
+    adapter: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `compare --json` prints; docs/format.md describes it."""
         names = (str(self.reference), str(self.other))
+        other = {"folder": names[1], **dataclasses.asdict(self.weights[1])}
         return {
             "reference": {"folder": names[0], **dataclasses.asdict(self.weights[0])},
-            "other": {"folder": names[1], **dataclasses.asdict(self.weights[1])},
+            "other": other if self.adapter is None else {**other, "adapter": self.adapter},
             "answers_written_by_reference": self.written,
             **self.summary.as_dict(),
             "notices": list(self.notices),
@@ -98,28 +104,77 @@ def compare(
     reference writes one, greedily. Raises UsageError for folders that can't be compared,
     CheckpointError, ImageError.
     """
+    (found,) = yield from compare_each(reference, other, samples, open_model, [None])
+    return found
+
+
+def compare_each(
+    reference: Path,
+    other: Path,
+    samples: Sequence[Sample],
+    open_model: Open,
+    adapters: Sequence[str | None],
+) -> Generator[CompareProgress, None, list[Comparison]]:
+    """Do the same as `compare` with `other` and each of its adapters.
+
+    adapters  their names; None: without an adapter
+    """
     config = check_comparable(reference, other)
     catalogs = [Catalog.open(folder, read_config(folder)) for folder in (reference, other)]
     tokenizer = Tokenizer.from_folder(reference)
-    with_answers = yield from _answered(reference, samples, open_model)
+    open_reference = _without_adapter(open_model)
+    with_answers = yield from _answered(reference, samples, open_reference)
     asked = prepare(with_answers, tokenizer, config)
     with Reference(asked, config) as kept:
-        yield from _with(reference, open_model, kept.fill)
-        tokens = yield from _with(other, open_model, kept.compare)
-    return Comparison(
-        reference=reference,
-        other=other,
-        weights=(weigh(catalogs[0]), weigh(catalogs[1])),
-        written=sum(not sample.answer for sample in samples),
-        summary=summarise(tokens),
-        tokens=tokens,
-        notices=tuple(
-            Text("{file}: {notice}", file=escape_line(one.image.name), notice=notice)
-            for one in asked
-            if one.image is not None
-            for notice in one.image.notices
-        ),
+        yield from _with(reference, open_reference, kept.fill)
+        measured = yield from _with(other, open_model, partial(_with_each, kept, adapters))
+    notices = tuple(
+        Text("{file}: {notice}", file=escape_line(one.image.name), notice=notice)
+        for one in asked
+        if one.image is not None
+        for notice in one.image.notices
     )
+    return [
+        Comparison(
+            reference=reference,
+            other=other,
+            weights=(weigh(catalogs[0]), weigh(catalogs[1])),
+            written=sum(not sample.answer for sample in samples),
+            summary=summarise(tokens),
+            tokens=tokens,
+            notices=notices,
+            adapter=adapter,
+        )
+        for adapter, tokens in zip(adapters, measured, strict=True)
+    ]
+
+
+def _without_adapter(open_model: Open) -> Open:
+    def opened(folder: Path) -> Model:
+        model = open_model(folder)
+        model.adapter = None
+        return model
+
+    return opened
+
+
+def _with_each(
+    kept: Reference, adapters: Sequence[str | None], model: Model
+) -> Steps[list[TokenComparison]]:
+    """Compare the model with each adapter; yields Progress over all of them."""
+    found = []
+    for number, adapter in enumerate(adapters):
+        model.adapter = adapter
+        steps = kept.compare(model)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                found.append(end.value)
+                break
+            done = number * step.total + step.done
+            yield structs.replace(step, done=done, total=len(adapters) * step.total)
+    return found
 
 
 def check_comparable(reference: Path, other: Path) -> ModelConfig:

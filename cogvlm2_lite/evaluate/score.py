@@ -90,7 +90,7 @@ def prepare(
 def answer_logprobs(
     model: Model, asked: Sequence[PictureSamples], cancel: Cancel
 ) -> Generator[Progress, None, Iterator[tuple[int, SampleTokens, NDArray[np.float64]]]]:
-    """Run one wave; yields Progress per block.
+    """Run one wave with the adapter that the model has; yields Progress per block.
 
     Returns an iterator over the samples, some rows at a time: the sample's number, its tokens, and
     the log-probabilities [rows, vocab] at the answer's next positions.
@@ -98,9 +98,11 @@ def answer_logprobs(
     runtime, config = model.runtime, model.config
     with torch.inference_mode():
         images = [one.image for one in asked if one.image is not None]
-        features = iter((yield from encode_each(runtime, images, cancel)) if images else [])
+        features = iter(
+            (yield from encode_each(runtime, images, cancel, model.adapter)) if images else []
+        )
         groups = [one.group(config, None if one.image is None else next(features)) for one in asked]
-        hidden = yield from prefill_each(runtime, groups, cancel)
+        hidden = yield from prefill_each(runtime, groups, cancel, model.adapter)
     return _rows(model, asked, groups, hidden)
 
 

@@ -5359,6 +5359,22 @@
         <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
     </message>
     <message>
+        <source>There is nothing to compare {folder} with.</source>
+        <translation>没有可与 {folder} 比较的对象。</translation>
+    </message>
+    <message>
+        <source>Name MODEL_B, or add --adapter FOLDER.</source>
+        <translation>请给出 MODEL_B，或加上 --adapter 文件夹。</translation>
+    </message>
+    <message>
+        <source>--html shows how the matrices of two folders differ, so it can&apos;t be combined with --adapter.</source>
+        <translation>--html 显示两个文件夹的矩阵有何不同，因此不能与 --adapter 一起使用。</translation>
+    </message>
+    <message>
+        <source>`cogvlm2-lite merge` writes a folder that has the adapter in its matrices.</source>
+        <translation>`cogvlm2-lite merge` 会写出一个矩阵中已含适配器的文件夹。</translation>
+    </message>
+    <message>
         <source>{folder} exists already.</source>
         <translation>{folder} 已存在。</translation>
     </message>

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import cogvlm2_lite
 from benchmarks.fp4_folder import fp4_weights, write_fp4
 from cogvlm2_lite.cli.compare import main
 from cogvlm2_lite.config import read_config
@@ -33,10 +34,12 @@ from cogvlm2_lite.files import is_sealed, sealed_page
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.samples.samples import Sample, tokenize
 from cogvlm2_lite.units import MIB
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear
+from tests.helpers.adapters import TOWER, random_adapter
 from tests.helpers.answers import opened
 from tests.helpers.folders import random_folder
 from tests.helpers.pages import save_three_pages
@@ -83,8 +86,21 @@ def collect(model: Model, samples: list[Sample]) -> list[np.ndarray]:
     return [np.concatenate(rows[number]) for number in sorted(rows)]
 
 
-def test_shared_pictures_and_turned_loops_give_what_forward_gives(questions: list[Sample]) -> None:
-    model = opened(checkpoint_folder())
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """One that acts behind the picture, and one everywhere, also on the vision tower."""
+    root, demo = tmp_path_factory.mktemp("adapters"), checkpoint_folder()
+    words = random_adapter(root / "words", demo, seed=1, acts_on=BEHIND_PICTURE)
+    tower = random_adapter(root / "tower", demo, seed=2, parts=TOWER)
+    return str(words), f"{tower}:0.1"
+
+
+@pytest.mark.parametrize("adapter", [None, "words", "tower"])
+def test_shared_pictures_and_turned_loops_give_what_forward_gives(
+    questions: list[Sample], adapters: tuple[str, str], adapter: str | None
+) -> None:
+    model = cogvlm2_lite.load("demo", "cpu", "float32", adapters=adapters)
+    model.adapter = adapter
     found = collect(model, questions)
     for sample, ours in zip(questions, found, strict=True):
         tokens = tokenize(sample, model.engine.tokenizer, model.config)
@@ -194,6 +210,42 @@ def test_the_command_prints_a_table_or_one_json_object(
     assert shown.err.count("page 1 of 3") == 1
     assert "99th percentile of KL" in table
     assert "2 answers about 2 pictures" in table
+
+
+def test_adapters_are_compared_with_their_model_side_by_side(
+    adapters: tuple[str, str], fp4: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    samples = tmp_path / "asked.jsonl"
+    samples.write_text(json.dumps({"question": "What is 1 plus 2?", "answer": " 3"}) + "\n")
+    given = ["--samples", str(samples), "--device", "cpu", "--dtype", "float32"]
+    words, tower = adapters
+    options = ["demo", "--adapter", words, "--adapter", f"none={words}:0", "--adapter", tower]
+    assert main([*options, *given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["other"]["adapter"] for one in found] == ["words", "none", "tower"]
+    kl = [one["kl_mean"]["value"] for one in found]
+    assert kl[0] > 1e-3
+    assert kl[1] < 1e-12
+    assert kl[2] > 1e-6
+    assert main([*options, *given]) == 0
+    heads, *lines = [line for line in capsys.readouterr().out.splitlines() if "  " in line][2:]
+    assert heads.split() == ["versus", "A", "words", "none", "tower"]
+    (same,) = [line for line in lines if line.startswith("same top-1")]
+    assert same.split()[3] == "100.00%"
+    # With a second folder, the adapter acts on that one.
+    assert main(["demo", str(fp4), "--adapter", f"none={words}:0", *given, "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert (one["other"]["folder"], one["other"]["adapter"]) == (str(fp4), "none")
+    assert one["kl_mean"]["value"] > 0
+
+
+def test_one_model_alone_and_a_page_of_adapters_are_refused(adapters: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="nothing to compare demo with"):
+        main(["demo"])
+    with pytest.raises(UsageError, match="can't be combined with --adapter"):
+        main(["demo", "--adapter", adapters[0], "--html", "a.html"])
+    with pytest.raises(UsageError, match="Two adapters are called 'words'"):
+        main(["demo", "--adapter", adapters[0], "--adapter", adapters[0]])
 
 
 def test_a_count_of_nothing_is_refused(fp4: Path) -> None:
