@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.backends.registry import backend_of, backends
-from cogvlm2_lite.engine.runtime import Runtime
 from cogvlm2_lite.errors import DeviceError, DoesNotFitError
 from cogvlm2_lite.events import Replanned
 from cogvlm2_lite.memory.arena import OutOfBudgetError
@@ -49,14 +50,30 @@ def device_lost(error: Exception) -> DeviceError:
     )
 
 
+class FollowsPlan(Protocol):
+    """A model whose weights are where a plan keeps them: that of answers, or of a training run."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def plan(self) -> MemoryPlan: ...
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Switch to a plan for the same devices, with the same blocks on each of them."""
+        ...
+
+
 class Replanner:
-    """Makes plans with smaller budgets for a runtime.
+    """Makes plans with smaller budgets for a model.
 
     sizes     bytes of every unit in memory
     workload  what the plans must have room for
     """
 
-    def __init__(self, runtime: Runtime, sizes: Mapping[UnitKey, int], workload: Workload) -> None:
+    def __init__(
+        self, runtime: FollowsPlan, sizes: Mapping[UnitKey, int], workload: Workload
+    ) -> None:
         self._runtime = runtime
         self._sizes = sizes
         self._workload = workload
@@ -76,8 +93,11 @@ class Replanner:
         return Replanned(
             text=Text(
                 "Memory ran out. {size} more of the weights now come from RAM or disk for each "
-                "use; the answer continues more slowly.",
-                size=format_bytes(streamed),
+                "use; the answer continues more slowly."
+                if self._workload.training is None
+                else "Memory ran out. {size} more of the weights now come from RAM or disk for "
+                "each use; the step starts again.",
+                size=format_bytes(max(0, streamed)),
             ),
             budget_bytes=tuple(d.budget.device_bytes for d in new.devices),
         )
@@ -109,7 +129,10 @@ class Replanner:
         if new is None or new.peak_bytes >= old.peak_bytes:
             raise DoesNotFitError(
                 "Memory ran out, and no plan needs less than {size}.",
-                hint="Close other programs, or plan with a shorter --context.",
+                hint="Close other programs, or plan with a shorter --context."
+                if self._workload.training is None
+                else "Close other programs, allow more memory, or use a smaller --max-tokens or "
+                "--rank.",
                 size=format_bytes(old.peak_bytes),
             )
         return new

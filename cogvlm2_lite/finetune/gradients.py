@@ -68,13 +68,13 @@ def loss_and_gradients(
     found, rank = pairs_of(adapter, config)
     compute = choose_compute(device, dtype)
     pairs = {name: TrainedPair(down=_leaf(a), up=_leaf(b)) for name, (a, b) in found.items()}
-    network = LearningNetwork(
+    network = LearningNetwork.for_samples(
         Catalog.open(folder, config),
         pairs,
+        checked,
         scale=alpha / rank,
         acts_on=acts_on,
-        device=compute.device,
-        dtype=compute.dtype,
+        compute=compute,
         rope=RopeMode(rope),
     )
     loss = network.accumulate(checked)

@@ -65,7 +65,7 @@ def examples_of(
 def mean_loss(model: Path, examples: Sequence[Example], adapter: Adapter | None) -> float:
     """Return the mean loss over the answers' tokens, computed on the CPU."""
     acts_on = ALL_ROWS if adapter is None else adapter.acts_on
-    network = _network(model, adapter, acts_on)
+    network = _network(model, adapter, acts_on, examples)
     total, count = 0.0, 0
     for samples in _groups(examples):
         total += sum(network.losses(samples))
@@ -103,7 +103,10 @@ def compare(
     model, adapter = first
     acts_on = ALL_ROWS if adapter is None else adapter.acts_on
     # With equal rows to act on, both compute the tokens in the same order.
-    networks = (_network(model, adapter, acts_on), _network(second, None, acts_on))
+    networks = (
+        _network(model, adapter, acts_on, examples),
+        _network(second, None, acts_on, examples),
+    )
     totals = torch.zeros(5, dtype=torch.float64)
     done = 0
     for samples in _groups(examples):
@@ -129,16 +132,18 @@ def _totals(labels: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([torch.tensor(float(len(labels))), *losses, kl, same]).double()
 
 
-def _network(model: Path, adapter: Adapter | None, acts_on: str) -> LearningNetwork:
+def _network(
+    model: Path, adapter: Adapter | None, acts_on: str, examples: Sequence[Example]
+) -> LearningNetwork:
     compute = choose_compute("cpu", "auto")
     pairs = {} if adapter is None else adapter.pairs
-    return LearningNetwork(
+    return LearningNetwork.for_samples(
         Catalog.open(model, read_config(model)),
         {n: TrainedPair(down=p.down, up=p.up * p.scale) for n, p in pairs.items()},
+        [example.sample for example in examples],
         scale=1.0,
         acts_on=acts_on,
-        device=compute.device,
-        dtype=compute.dtype,
+        compute=compute,
         rope=RopeMode("reference"),
     )
 

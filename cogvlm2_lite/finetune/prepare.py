@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.errors import UsageError
@@ -29,14 +28,13 @@ from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
 from cogvlm2_lite.finetune.held_out import answers, mean_loss
 from cogvlm2_lite.finetune.held_out_rows import NAME, write_held_out
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
-from cogvlm2_lite.finetune.network import LearningNetwork
+from cogvlm2_lite.finetune.network import LearningNetwork, weight_sizes
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.sides import divide, held_out_file
 from cogvlm2_lite.finetune.state import RunFolder
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.budget import cpu_budget, free_ram_bytes, gpu_budgets, read_allowance
-from cogvlm2_lite.memory.inventory import unit_sizes
-from cogvlm2_lite.memory.plan import MemoryPlan, Offload
+from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Offload
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
@@ -46,7 +44,6 @@ from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
-from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.writer import write_file_durably
 
 _SPACE_ROWS = 32
@@ -170,17 +167,30 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         more.append(made)
         skipped += lost
     again = more[1]
-    plan = _plan(task, catalog, compute, [*spaced, *more[0], *again])
+    planned = [*spaced, *more[0], *again]
+    training = training_of(
+        config,
+        settings,
+        talk_sizes(planned),
+        pictures=len({e.group for e in planned if e.sample.picture is not None}),
+    )
+    plan = plan_training(
+        config,
+        weight_sizes(catalog, compute.dtype),
+        _budget(task, compute),
+        training,
+        itemsize=compute.dtype.itemsize,
+        offload=Offload(task.offload),
+    )
     network = LearningNetwork(
         catalog,
         new_pairs(settings.matrices(config), settings.rank, settings.seed),
         scale=settings.alpha / settings.rank,
         acts_on=settings.acts_on,
-        device=compute.device,
         dtype=compute.dtype,
         rope=RopeMode(task.rope),
-        kept_bytes=plan.devices[0].phase(Phase.LEARN).resident_bytes,
-        cached_bytes=plan.picture_cache_bytes,
+        plan=plan,
+        training=training,
     )
     space, losses = _choose_space(task.answer_space, plain, spaced, network)
     examples = spaced if space else plain
@@ -311,29 +321,12 @@ def _compute(task: TrainingTask) -> Compute:
     return compute
 
 
-def _plan(
-    task: TrainingTask, catalog: Catalog, compute: Compute, examples: Sequence[Example]
-) -> MemoryPlan:
-    """Return the memory plan of a run on one device. Raises DoesNotFitError."""
+def _budget(task: TrainingTask, compute: Compute) -> DeviceBudget:
+    """Return the memory that may be used on the one device of a run."""
     allowance, free = read_allowance(task.vram, task.ram), free_ram_bytes()
-    budget = cpu_budget(allowance, free)
     if compute.gpus:
-        (budget,) = gpu_budgets(compute.gpus[:1], allowance, free)
-    itemsize = compute.dtype.itemsize
-    packed = choose_kernels(compute.device, compute.dtype).packs
-    return plan_training(
-        catalog.config,
-        unit_sizes(catalog, itemsize=itemsize, packed=packed),
-        budget,
-        training_of(
-            catalog.config,
-            task.settings,
-            talk_sizes(examples),
-            pictures=len({e.group for e in examples if e.sample.picture is not None}),
-        ),
-        itemsize=itemsize,
-        offload=Offload(task.offload),
-    )
+        return gpu_budgets(compute.gpus[:1], allowance, free)[0]
+    return cpu_budget(allowance, free)
 
 
 def talk_sizes(examples: Sequence[Example]) -> list[TalkSize]:

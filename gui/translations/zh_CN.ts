@@ -5399,6 +5399,10 @@
         <translation>{option} 用于基准测试，而 {data} 是带答案的图片数据。</translation>
     </message>
     <message>
+        <source>Memory ran out. {size} more of the weights now come from RAM or disk for each use; the step starts again.</source>
+        <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；这一步会重新开始。</translation>
+    </message>
+    <message>
         <source>The answers of {name!r} would be in the same folder as those of another adapter.</source>
         <translation>{name!r} 的回答会与另一个适配器的回答放在同一个文件夹中。</translation>
     </message>

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import cogvlm2_lite
@@ -21,6 +20,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.evaluate import main
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
+from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import DataError, UsageError
@@ -325,18 +325,18 @@ def test_the_loss_is_that_which_finetune_computes(tmp_path: Path, adapter: Path)
             if isinstance(event, PromptScored):
                 ours.append(-sum(token.chosen.logprob for token in event.tokens))
     read = read_adapter(adapter, config)
-    network = LearningNetwork(
-        Catalog.open(DEMO, config),
-        {n: TrainedPair(down=p.down, up=p.up * p.scale) for n, p in read.pairs.items()},
-        scale=1.0,
-        acts_on=read.acts_on,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        rope=RopeMode("reference"),
-    )
     labeller = Labeller(Tokenizer.from_folder(DEMO), config, template="chat", space=True)
     pictures = Pictures(config.vision, upright=True)
     samples = [each.sample for each in make_examples(list(found.rows.values()), labeller, pictures)]
+    network = LearningNetwork.for_samples(
+        Catalog.open(DEMO, config),
+        {n: TrainedPair(down=p.down, up=p.up * p.scale) for n, p in read.pairs.items()},
+        samples,
+        scale=1.0,
+        acts_on=read.acts_on,
+        compute=choose_compute("cpu", "float32"),
+        rope=RopeMode("reference"),
+    )
     assert ours == pytest.approx(network.losses(samples), rel=1e-4)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import read_config
+from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.errors import AdapterError, UsageError
 from cogvlm2_lite.finetune.gradients import _leaf, loss_and_gradients
 from cogvlm2_lite.finetune.network import LearningNetwork
@@ -101,12 +102,11 @@ def test_a_step_can_be_repeated_in_float32() -> None:
     config = read_config(CHECKPOINT)
     found, rank = pairs_of(init, config)
     pairs = {n: TrainedPair(down=_leaf(a), up=_leaf(b)) for n, (a, b) in found.items()}
-    network = LearningNetwork(
-        Catalog.open(CHECKPOINT, config), pairs, scale=8 / rank, acts_on="all",
-        device=torch.device("cpu"), dtype=torch.bfloat16, rope=RopeMode.REFERENCE,
-        kept_bytes=1 << 30,
-    )  # fmt: skip
     samples = training_samples("s1", "s2")
+    network = LearningNetwork.for_samples(
+        Catalog.open(CHECKPOINT, config), pairs, samples, scale=8 / rank, acts_on="all",
+        compute=choose_compute("cpu", "bfloat16"), rope=RopeMode.REFERENCE,
+    )  # fmt: skip
     first = network.accumulate(samples)
     for pair in pairs.values():
         for leaf in (pair.down, pair.up):

@@ -12,7 +12,7 @@ from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.registry import replaced
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.assembly import ModelParts, assemble
-from cogvlm2_lite.finetune import blocks, network, talks
+from cogvlm2_lite.finetune import blocks, passes, talks
 from cogvlm2_lite.finetune.blocks import Halves, PackStep, projector_halves, vision_halves
 from cogvlm2_lite.finetune.gradients import loss_and_gradients
 from cogvlm2_lite.finetune.pairs import NAME, GradientSums, TrainedPairs
@@ -112,7 +112,7 @@ def test_the_size_of_packs_spans_and_slices_changes_nothing(
     samples = [sample(case) for case in (*TALKS, "s1", "t1", *TALKS)]
     _, expected = packed(samples, "experts", acts_on)
     for rows in (1, 30, 45):
-        monkeypatch.setattr(network, "LOGIT_ROWS", 3)
+        monkeypatch.setattr(passes, "LOGIT_ROWS", 3)
         monkeypatch.setattr(talks, "SPAN_ROWS", rows)
         monkeypatch.setattr(blocks, "MLP_ROWS", 7)
         for name, gradient in packed(samples, "experts", acts_on)[1].items():

@@ -262,6 +262,8 @@ export const CHINESE = {
     "内存用尽，而任何计划都至少需要 {size}。",
   "Memory ran out. {size} more of the weights now come from RAM or disk for each use; the answer continues more slowly.":
     "内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；回答会继续，但更慢。",
+  "Memory ran out. {size} more of the weights now come from RAM or disk for each use; the step starts again.":
+    "内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；这一步会重新开始。",
   "Memory suffices for one conversation at once, not for {wanted}: each takes {size} of key/value cache. A shorter --context makes them smaller.":
     "内存只够同时进行一个对话，不够 {wanted} 个：每个需要 {size} 键值缓存。较短的 --context 会使其变小。",
   "Memory suffices for {count} conversations at once, not for {wanted}: each takes {size} of key/value cache. A shorter --context makes them smaller.":
