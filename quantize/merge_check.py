@@ -21,8 +21,8 @@ from cogvlm2_lite.finetune.held_out import (
     mean_loss,
     read_examples,
 )
-from cogvlm2_lite.finetune.held_out_rows import NAME, read_held_out
 from cogvlm2_lite.finetune.report import Answers, exact
+from cogvlm2_lite.rows.held_out import NAME, read_held_out
 from cogvlm2_lite.rows.read import Row, Turn
 from cogvlm2_lite.samples.drawn import drawn_samples
 from cogvlm2_lite.samples.samples import Sample

@@ -88,7 +88,8 @@ report.html and report.md. A folder whose answers belong to another model, promp
 refused.
 
 DATA is a file or folder of pictures with answers, in every form that finetune reads: JSONL, JSON,
-CSV, TSV, captions, CogVLM-SFT, answers.jsonl of `batch`. The base model and each --adapter are
+CSV, TSV, captions, CogVLM-SFT, answers.jsonl of `batch`. training/held_out.jsonl in the folder of
+finetune has the rows that it held out. The base model and each --adapter are
 asked the same questions, and their answers, losses and differences stand side by side. If
 --adapter is repeated, each one is a model of its own; those with the same NAME are added up.
 
@@ -101,6 +102,7 @@ examples:
   cogvlm2-lite evaluate my-nf4 mmbench --against cogvlm2-llama3-chat-19B
   cogvlm2-lite evaluate my-nf4 mmbench --score-only --against evaluate/cogvlm2-llama3-chat-19B
   cogvlm2-lite evaluate my-nf4 invoices.jsonl --adapter my-adapter
+  cogvlm2-lite evaluate my-nf4 my-adapter/training/held_out.jsonl --adapter my-adapter
 """
 
 
@@ -202,6 +204,9 @@ def build_parser() -> Parser:
     rows = parser.add_argument_group("rows of pictures with answers")
     add_row_options(rows)
     rows.add_argument(
+        "--as-stored", action="store_true", help="ignore the orientation in a photo's EXIF tag"
+    )
+    rows.add_argument(
         "--case",
         action="store_true",
         help="an answer in other upper and lower case is no exact match",
@@ -259,7 +264,8 @@ def _work(args: argparse.Namespace, report: Reporter, start: Start) -> _Work | R
 
 def _has_rows(args: argparse.Namespace) -> bool:
     """Return whether all that is named are rows. Raises UsageError if only some are."""
-    option = next((name for name in ("format", "labels", "ask", "case") if getattr(args, name)), "")
+    options = ("format", "labels", "ask", "as_stored", "case")
+    option = next((name.replace("_", "-") for name in options if getattr(args, name)), "")
     found = [_is_rows(word, forced=bool(option)) for word in args.benchmarks]
     if all(found):
         return True

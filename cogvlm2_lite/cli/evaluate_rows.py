@@ -125,7 +125,12 @@ class RowWork:
             read_config(model).template_version, options.adapters, self._adapters(options)
         )
         with self.console.working(f"Reading {source}"):
-            reading = DataOptions(form=args.format, labels=args.labels, ask=tuple(args.ask))
+            reading = DataOptions(
+                form=args.format,
+                labels=args.labels,
+                ask=tuple(args.ask),
+                upright=not args.as_stored,
+            )
             found = read_row_data(source, reading)
             folder = args.output or _HOME / name / found.data.name
             if len(args.benchmarks) > 1 and args.output is not None:

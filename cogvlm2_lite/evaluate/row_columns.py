@@ -37,7 +37,7 @@ from cogvlm2_lite.evaluate.row_measures import (
 from cogvlm2_lite.evaluate.run_folder import Run, data_files
 from cogvlm2_lite.evaluate.work import Planned, Question
 from cogvlm2_lite.events import FinishReason
-from cogvlm2_lite.rows.row import Row, Skipped
+from cogvlm2_lite.rows.row import Skipped
 from cogvlm2_lite.weights.adapter_choice import BASE, AdapterChoice
 from cogvlm2_lite.weights.identity import identify_model
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
@@ -163,7 +163,7 @@ def row_jobs(
             data=found.data.name,
             files=data_files(found.data),
             items=len(items) if settings.limit is None else len(found.data.items),
-            protocol=f"loss {' and '.join(column.form.names)}",
+            protocol=_protocol(column, upright=found.upright),
             template=column.form.template,
             max_new_tokens=new_tokens,
             dtype=options.dtype,
@@ -182,6 +182,12 @@ def row_jobs(
         )
         jobs.append(ColumnJob(column=column, job=job if restart else with_present_answers(job)))
     return found, jobs
+
+
+def _protocol(column: Column, *, upright: bool) -> str:
+    """Return what run.json says of the form of questions, next to the template."""
+    stored = "" if upright else ", pictures as stored"
+    return f"loss {' and '.join(column.form.names)}{stored}"
 
 
 def _check_folders(columns: Sequence[Column]) -> None:
@@ -217,7 +223,7 @@ def _choose(
         if limit is not None and len(chosen.items) >= limit:
             break
         for item in group:
-            made = _questions(found.rows[item.id], item, columns, asker)
+            made = _questions(found, item, columns, asker)
             if isinstance(made, Skipped):
                 chosen.skipped.append(made)
                 continue
@@ -228,12 +234,13 @@ def _choose(
 
 
 def _questions(
-    row: Row, item: Item, columns: Sequence[Column], asker: Asker
+    found: RowData, item: Item, columns: Sequence[Column], asker: Asker
 ) -> list[Question] | Skipped:
     """Return the question of each column, or why a row can't be asked."""
     made = []
     for column in columns:
-        question = asker.question(item, row, column.form)
+        row = found.rows[item.id]
+        question = asker.question(item, row, column.form, upright=found.upright)
         if isinstance(question, Skipped):
             return question
         made.append(replace(question, column=column.name, adapter=column.adapter))

@@ -22,8 +22,9 @@ from cogvlm2_lite.evaluate.protocols import Query
 from cogvlm2_lite.evaluate.work import Question, ScoredText
 from cogvlm2_lite.inputs.prompt import build_prompt
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.rows import held_out
 from cogvlm2_lite.rows.labels import NO_LABEL, Labelled, Labeller
-from cogvlm2_lite.rows.read import Row, Skipped, read_rows
+from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
 
 ROWS = "rows"
 """The benchmark of a person's own rows, in run.json and events."""
@@ -55,11 +56,15 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """How DATA is read; the fields are those of `read_rows`."""
+    """How DATA is read; the fields are those of `read_rows`.
+
+    upright  whether the orientation in a photo's EXIF tag counts
+    """
 
     form: str | None = None
     labels: str | None = None
     ask: tuple[str, ...] = ()
+    upright: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,12 +75,14 @@ class RowData:
     rows     by the id of their item
     skipped  what can't be used
     form     the form of the data, in words
+    upright  whether the orientation in a photo's EXIF tag counts
     """
 
     data: Data
     rows: Mapping[str, Row]
     skipped: tuple[Skipped, ...]
     form: str
+    upright: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +103,7 @@ class MemoryPicture:
 
 def read_row_data(source: Path, options: DataOptions) -> RowData:
     """Read rows. Raises UsageError, and DataError if there are none that can be used."""
-    found = read_rows(source, form=options.form, labels=options.labels, ask=options.ask)
+    found, upright = _read(source, options)
     rows = dict(_named(found.rows))
     if not rows:
         raise no_rows(source, found.skipped)
@@ -107,7 +114,17 @@ def read_row_data(source: Path, options: DataOptions) -> RowData:
         items=tuple(_item(id, row) for id, row in rows.items()),
         notices=found.remarks,
     )
-    return RowData(data=data, rows=rows, skipped=found.skipped, form=found.form)
+    return RowData(data=data, rows=rows, skipped=found.skipped, form=found.form, upright=upright)
+
+
+def _read(source: Path, options: DataOptions) -> tuple[Rows, bool]:
+    """Return the rows, and whether the orientation in a photo's EXIF tag counts."""
+    if source.name == held_out.NAME:
+        rows, upright = held_out.read_held_out(source)
+        if rows:
+            return Rows(form="held-out rows of finetune", rows=tuple(rows), skipped=()), upright
+    found = read_rows(source, form=options.form, labels=options.labels, ask=options.ask)
+    return found, options.upright
 
 
 def no_rows(source: Path, skipped: Sequence[Skipped]) -> DataError:
@@ -148,7 +165,10 @@ def _named(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
 def _name(source: Path) -> str:
     path = source.absolute()
-    return re.sub(r"[^\w-]+", "-", path.stem if path.is_file() else path.name).strip("-") or ROWS
+    name = path.stem if path.is_file() else path.name
+    if path.name == held_out.NAME:  # every run has a file of this name
+        name = f"{path.parent.parent.name}-{name}"
+    return re.sub(r"[^\w-]+", "-", name).strip("-") or ROWS
 
 
 def _item(id: str, row: Row) -> Item:
@@ -234,7 +254,9 @@ class Asker:
         self._tokenizer = Tokenizer.from_folder(folder)
         self._config = config
 
-    def question(self, item: Item, row: Row, form: Form) -> Question | Skipped:
+    def question(
+        self, item: Item, row: Row, form: Form, *, upright: bool = True
+    ) -> Question | Skipped:
         """Return the question of an item in a form, or why it can't be asked."""
         has_picture = row.picture is not None
         scored: list[ScoredText] = []
@@ -260,7 +282,7 @@ class Asker:
         return Question(
             item=item,
             query=Query(text, "base"),
-            upright=True,
+            upright=upright,
             scored=tuple(scored),
         )
 

@@ -52,7 +52,8 @@ class ScoredText:
 class Question:
     """An item, and what is sent for it.
 
-    upright  the picture is read as `ask` does: turned by EXIF, transparency on white
+    upright  whether the picture is turned by EXIF; it is then read as `ask` does, with transparency
+             on white. None: it is read as benchmarks are
     scored   texts whose loss is measured
     column   of several models that are asked together, the one that answers; "" for one model
     adapter  as in Ask
@@ -60,7 +61,7 @@ class Question:
 
     item: Item
     query: Query
-    upright: bool = False
+    upright: bool | None = None
     scored: tuple[ScoredText, ...] = ()
     column: str = ""
     adapter: str | None = None
@@ -392,8 +393,9 @@ class _Asking:
         picture = question.item.pictures[0]
         data = picture.read()
         lane.sha256 = hashlib.sha256(data).hexdigest()
-        if question.upright:
-            lane.image = replace(open_image(data), name=picture.name)
+        if question.upright is not None:
+            opened = open_image(data, upright=question.upright)
+            lane.image = replace(opened, name=picture.name)
         else:
             rgb = plain_rgb(data, picture.name)
             lane.image = opened_image(

@@ -13,6 +13,7 @@ from cogvlm2_lite.finetune.curves import EventFile
 from cogvlm2_lite.finetune.learn import Run
 from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
 from cogvlm2_lite.finetune.report import Progress, loss_file, render
+from cogvlm2_lite.rows import held_out
 from cogvlm2_lite.units import format_bytes
 
 _SECONDS = 60.0
@@ -66,12 +67,16 @@ def progress_of(run: Run) -> Progress:
 def use_commands(task: TrainingTask, model: str) -> list[str]:
     """Return commands that use the adapter. model: the model as the user named it."""
     model, out = _quoted(model), _quoted(str(task.out))
-    return [
+    found = [
         f'cogvlm2-lite ask {model} PICTURE "QUESTION" --adapter {out}',
         f"cogvlm2-lite chat {model} --adapter {out}",
         f"cogvlm2-lite serve {model} --adapter {out}",
         f"cogvlm2-lite merge {model} {out} NEW-MODEL",
     ]
+    rows = task.out / "training" / held_out.NAME
+    if rows.is_file():
+        found.insert(1, f"cogvlm2-lite evaluate {model} {_quoted(str(rows))} --adapter {out}")
+    return found
 
 
 def _quoted(word: str) -> str:

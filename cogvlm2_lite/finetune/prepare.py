@@ -26,7 +26,6 @@ from cogvlm2_lite.finetune.data import (
 from cogvlm2_lite.finetune.evaluation import HeldOut
 from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
 from cogvlm2_lite.finetune.held_out import answers, mean_loss
-from cogvlm2_lite.finetune.held_out_rows import NAME, write_held_out
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork, weight_sizes
 from cogvlm2_lite.finetune.settings import TrainingSettings
@@ -36,6 +35,7 @@ from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.budget import cpu_budget, free_ram_bytes, gpu_budgets, read_allowance
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Offload
 from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.rows.held_out import NAME, write_held_out
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
 from cogvlm2_lite.text import Text

@@ -40,6 +40,7 @@ from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.model.rotary import RopeMode
+from cogvlm2_lite.rows.held_out import write_held_out
 from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.adapter import read_adapter
@@ -350,6 +351,12 @@ def test_pictures_are_turned_as_finetune_turns_them(tmp_path: Path) -> None:
     run("demo", rows, start=starting(engine))
     assert engine.asked[0].decoded is not None
     assert (engine.asked[0].decoded.width, engine.asked[0].decoded.height) == (10, 30)
+    with pytest.raises(UsageError, match="pictures as stored"):
+        run("demo", rows, "--as-stored")
+    engine = RowEngine()
+    run("demo", rows, "--as-stored", "--output", "other", start=starting(engine))
+    assert engine.asked[0].decoded is not None
+    assert (engine.asked[0].decoded.width, engine.asked[0].decoded.height) == (30, 10)
 
 
 def _csv(folder: Path, name: str, tab: str) -> Path:
@@ -455,6 +462,19 @@ def test_files_of_benchmarks_are_benchmarks_as_before(tmp_path: Path) -> None:
     assert is_benchmark(tmp_path / "gone.parquet")
     assert not is_benchmark(plain_rows(tmp_path / "d"))
     assert not is_benchmark(tmp_path / "d")
+
+
+def test_the_held_out_rows_of_a_training_are_data(tmp_path: Path) -> None:
+    rows = list(read_row_data(plain_rows(tmp_path / "d"), DataOptions()).rows.values())
+    file = tmp_path / "my-adapter" / "training" / "held_out.jsonl"
+    file.parent.mkdir(parents=True)
+    write_held_out(file, rows[:3], upright=False)
+    engine = RowEngine()
+    code, _, err = run("demo", file, start=starting(engine))
+    assert code == 0
+    assert "3 rows (held-out rows of finetune)" in err
+    assert (tmp_path / "evaluate" / "demo" / "my-adapter-held_out" / "report.html").is_file()
+    assert engine.asked[0].question == "Question: Is it 0? Answer:"
 
 
 def test_captions_are_asked_with_ones_own_question(tmp_path: Path) -> None:

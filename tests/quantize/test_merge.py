@@ -20,7 +20,7 @@ from cogvlm2_lite.architectures.architecture import expected_tensors
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import AdapterError, CogVLM2LiteError, ConversionError, UsageError
-from cogvlm2_lite.finetune.held_out_rows import read_held_out, write_held_out
+from cogvlm2_lite.rows.held_out import read_held_out, write_held_out
 from cogvlm2_lite.rows.read import Row, Turn
 from cogvlm2_lite.weights.adapter import Pair, peft_name, read_adapter, write_adapter
 from cogvlm2_lite.weights.adapter_choice import AdapterChoice

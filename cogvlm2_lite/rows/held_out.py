@@ -1,7 +1,7 @@
 """The held-out rows of a run, kept beside its state: `OUT/training/held_out.jsonl`. No torch here.
 
-`merge` compares models on them. The file has the pictures' places on this disk, so it is no part of
-the adapter that is shared.
+`merge` and `evaluate` compare models on them. The file has the pictures' places on this disk, so it
+is no part of the adapter that is shared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cogvlm2_lite.rows.read import Row, Turn
+from cogvlm2_lite.rows.row import Row, Turn
 from cogvlm2_lite.weights.writer import write_file_durably
 
 NAME = "held_out.jsonl"
