@@ -167,6 +167,8 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         more.append(made)
         skipped += lost
     again = more[1]
+    # Nothing to learn from is refused before any weights are loaded.
+    divide(plain, None if file is None else more[0], again, task.held_out, settings.seed)
     planned = [*spaced, *more[0], *again]
     training = training_of(
         config,

@@ -31,6 +31,8 @@ _PLACE_KEYS = ("image", "path", "url", "image_url")
 
 _MARK = re.compile(r"<image>\n|\n?<image>")
 _REMOTE = re.compile(r"(?i)(?!file:)[a-z][a-z0-9+.-]+://")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{300,}={0,2}")
+"""Longer than any file name."""
 _MOST_PICTURE_BYTES = 50_000_000
 
 
@@ -126,12 +128,14 @@ def _place(value: Any, key: str) -> str:
 def find_picture(where: str, base: Path) -> Path | bytes:
     """Return the file of a picture, or the bytes of a data: URL. Raises SkipRowError.
 
-    where  a data: URL, a file: URL, or a path relative to the data's folder or to `images` in it;
-           Windows' separators are accepted
+    where  a data: URL or its base64 text alone, a file: URL, or a path relative to the data's
+           folder or to `images` in it; Windows' separators are accepted
     base   the data's folder: a file outside of it is refused, whatever links say
     """
     if where[:5].lower() == "data:":
         return _decode(where)
+    if _BASE64.fullmatch(where):  # tables of benchmarks have the bytes as they are
+        return _decode(f"data:;base64,{where}")
     if _REMOTE.match(where):
         raise SkipRowError(Reason.REMOTE, where)
     for path in _candidates(where):

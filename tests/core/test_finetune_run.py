@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import cogvlm2_lite.finetune.prepare as prepare_module
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.finetune import main
 from cogvlm2_lite.demo.shipped import model_folder
@@ -235,6 +236,14 @@ def test_wrong_options_are_told(argv: list[str], message: str, few: Path, tmp_pa
     with pytest.raises(UsageError) as found:
         run("demo", str(few), str(tmp_path / "out"), *argv)
     assert message in str(found.value)
+
+
+def test_a_split_that_leaves_nothing_costs_no_loading(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "LearningNetwork", None)  # would fail
+    with pytest.raises(UsageError, match="All 8 answers are held out"):
+        prepare(task(few, tmp_path / "out", held_out="99", answer_space="auto"))
 
 
 # --- the pieces -----------------------------------------------------------------------------------

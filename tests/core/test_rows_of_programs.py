@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -326,3 +327,12 @@ def test_large_pictures_are_named(folder: Path) -> None:
     with (folder / "large.png").open("wb") as stream:
         stream.truncate(50_000_001)
     assert reasons(lines(folder, {"image": "large.png", "text": "x"})) == [Reason.LARGE]
+
+
+def test_a_picture_may_be_its_base64_text(folder: Path) -> None:
+    data = bytes(range(256)) * 2
+    text = base64.b64encode(data).decode()
+    (folder / "x.tsv").write_text(f"index\timage\tquestion\tanswer\n0\t{text}\tWhat?\tred\n")
+    assert read_rows(folder / "x.tsv").rows[0].picture == data
+    name = "a" * 400
+    assert reasons(lines(folder, {"image": name + "-", "text": "x"})) == [Reason.MISSING]
