@@ -191,8 +191,8 @@ def _protocol(column: Column, *, upright: bool) -> str:
 
 
 def _check_folders(columns: Sequence[Column]) -> None:
-    names = [column.folder for column in columns]
-    twice = next((column for column in columns if names.count(column.folder) > 1), None)
+    names = [column.folder.casefold() for column in columns]  # some disks ignore upper case
+    twice = next((c for c in reversed(columns) if names.count(c.folder.casefold()) > 1), None)
     if twice is not None:
         raise UsageError(
             "The answers of {name!r} would be in the same folder as those of another adapter.",

@@ -84,6 +84,13 @@ class RowData:
     form: str
     upright: bool = True
 
+    def place(self, id: str) -> str:
+        """Return the place of a row's picture: below the folder of the data, or elsewhere.
+
+        Of a picture in the row itself it is a hash; "" without one.
+        """
+        return _place(self.rows[id], _folder(self.data.files[0].path))
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPicture:
@@ -229,11 +236,10 @@ def groups_in_order(found: RowData, seed: int | None) -> list[list[Item]]:
     groups = list(together.values())
     if seed is None:
         return groups
-    folder = _folder(found.data.files[0].path)
 
     def place(group: Sequence[Item]) -> bytes:
         first = group[0].id
-        key = _place(found.rows[first], folder) or first
+        key = found.place(first) or first
         return hashlib.sha256(f"{seed}|{ROWS}|{key}".encode()).digest()
 
     return sorted(groups, key=place)

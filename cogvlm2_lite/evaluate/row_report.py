@@ -35,6 +35,7 @@ from cogvlm2_lite.evaluate.row_measures import (
 from cogvlm2_lite.evaluate.rules.texts import is_exact
 from cogvlm2_lite.evaluate.run_folder import write_file
 from cogvlm2_lite.file_names import to_json
+from cogvlm2_lite.forecast.table import text_columns
 from cogvlm2_lite.inputs.image import open_image
 
 ROWS_FILE, SCORES_FILE, SKIPPED_FILE = "rows.jsonl", "scores.json", "skipped.jsonl"
@@ -99,15 +100,16 @@ def difference_rows(column: ColumnResult) -> list[tuple[str, str, str]]:
 def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table as lines of text; the first column is text, the others are numbers."""
     table = [list(head), *map(list, rows)]
-    widths = [max(len(row[place]) for row in table) for place in range(len(head))]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+    widths = [max(text_columns(row[place]) for row in table) for place in range(len(head))]
+    lines = []
+    for row in table:
+        blanks = [" " * (w - text_columns(cell)) for cell, w in zip(row, widths, strict=True)]
+        cells = [
+            row[0] + blanks[0],
+            *(b + cell for b, cell in zip(blanks[1:], row[1:], strict=True)),
+        ]
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    return lines
 
 
 def _measured_text(name: str, measured: Mapping[str, Measured]) -> str:
@@ -220,7 +222,7 @@ def row_lines(result: RowResult) -> list[dict[str, Any]]:
                 "id": item.id,
                 "source": row.source,
                 "line": row.line,
-                "picture": item.pictures[0].name if item.pictures else "",
+                "picture": result.found.place(item.id),
                 "question": item.question,
                 "expected": item.answers[0],
                 "columns": answers,

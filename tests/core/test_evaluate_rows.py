@@ -192,7 +192,7 @@ def test_the_tables_and_files_have_every_column(tmp_path: Path, adapter: Path) -
         "a-b", "base", "report.html", "rows.jsonl", "scores.json",
     }  # fmt: skip
     lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    assert [line["line"] for line in lines] == [1, 2]
+    assert [(line["line"], line["picture"]) for line in lines] == [(1, "0.png"), (2, "1.png")]
     assert lines[0]["columns"]["a b"]["json_fields"] == 1
     assert lines[0]["columns"]["base"] == {
         "answer": '{"total": 11}', "reason": "eos", "error": "", "exact_match": 0.0,
@@ -625,6 +625,16 @@ def test_wrong_words_are_refused_before_anything_is_loaded(
     with pytest.raises(cogvlm2_lite.errors.CogVLM2LiteError, match=message):
         run("demo", *words)
     assert not (tmp_path / "evaluate").exists()
+
+
+def test_adapters_whose_answers_would_share_a_folder_are_refused(
+    tmp_path: Path, adapter: Path
+) -> None:
+    rows = plain_rows(tmp_path)
+    for names in (("a b", "a-b"), ("Mine", "mine")):
+        words = [word for name in names for word in ("--adapter", f"{name}={adapter}")]
+        with pytest.raises(UsageError, match="would be in the same folder"):
+            run("demo", rows, *words)
 
 
 def test_a_dry_run_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
