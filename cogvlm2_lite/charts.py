@@ -236,9 +236,9 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], what: str, axis: 
             f'<text x="{x + 12}" y="20">{escape(name)}</text>'
         )
     drawn += [
-        f'<text class="soft" x="{60 + 600 * share:.1f}" y="290" text-anchor="middle">'
-        f"{last * share:.0f}</text>"
-        for share in ((0, 0.5, 1) if last >= 2 else (0, 1))
+        f'<text class="soft" x="{60 + 600 * tick / last:.1f}" y="290" text-anchor="middle">'
+        f"{tick}</text>"
+        for tick in sorted({0, int(last / 2), int(last)})
     ]
     drawn.append(f'<text class="soft" x="360" y="308" text-anchor="middle">{escape(axis)}</text>')
     return (

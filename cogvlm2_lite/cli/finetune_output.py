@@ -120,7 +120,9 @@ class Reporter:
         )
         epochs = _count(run.epochs, "epoch")
         self._print(f"{_count(len(run.plan), 'step')} in {epochs}, learning rate {run.rate:.2g}.")
-        if prepared.resumed:
+        if prepared.resumed == len(run.plan):
+            self._print("All steps are done already.")
+        elif prepared.resumed:
             self._print(f"Continues after step {prepared.resumed}.")
 
     # --- the run ----------------------------------------------------------------------------------

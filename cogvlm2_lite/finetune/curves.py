@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,20 @@ def _field(number: int, data: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def _event(step: int, time: float, values: Mapping[str, float]) -> bytes:
+def _double(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 1) + struct.pack("<d", value)
+
+
+def _event(step: int, when: float, values: Mapping[str, float]) -> bytes:
     summary = b"".join(
         _field(1, _field(1, tag.encode()) + _varint(2 << 3 | 5) + struct.pack("<f", value))
         for tag, value in values.items()
     )
-    when = _varint(1 << 3 | 1) + struct.pack("<d", time)
-    return _record(when + _varint(2 << 3) + _varint(step) + _field(5, summary))
+    return _record(_double(1, when) + _varint(2 << 3) + _varint(step) + _field(5, summary))
+
+
+def _time(entry: Mapping[str, Any]) -> float:
+    return float(entry.get("time", 0))
 
 
 def _exp(loss: float) -> float:
@@ -131,13 +139,13 @@ class EventFile:
         self._written = len(log)
 
     def _header(self, log: Sequence[Mapping[str, Any]]) -> bytes:
-        when = _varint(1 << 3 | 1) + struct.pack("<d", float(log[0].get("time", 0)) if log else 0)
-        return _record(when + _field(3, b"brain.Event:2"))
+        when = _time(log[0]) if log else time.time()
+        return _record(_double(1, when) + _field(3, b"brain.Event:2"))
 
     def _records(self, log: Iterable[Mapping[str, Any]]) -> bytes:
         records = []
         for entry in log:
             values = self._scalars.of(entry)
             if values:
-                records.append(_event(int(entry["step"]), float(entry.get("time", 0)), values))
+                records.append(_event(int(entry["step"]), _time(entry), values))
         return b"".join(records)

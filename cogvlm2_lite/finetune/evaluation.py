@@ -19,7 +19,17 @@ _EPOCH_STEPS = 200
 _TOGETHER = 16
 """Answers whose loss is computed together: their activations are in memory."""
 
-Ask = Callable[[Path | None], Generator[str, None, None]]
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A model's own answer; `ended` if by an end token, which `tokens` counts, too."""
+
+    text: str
+    ended: bool = True
+    tokens: int = 0
+
+
+Ask = Callable[[Path | None], Generator[Answer, None, None]]
 """Yields the answers to some held-out questions, with the adapter of a folder or without one."""
 
 
@@ -59,16 +69,20 @@ class HeldOut:
         made: list[Sampled] = []
         if self.ask is None:
             return made
-        with closing(self.ask(adapter)) as texts:
+        with closing(self.ask(adapter)) as given:
             for number, example in enumerate(self.asked):
                 if cancel.is_set:
                     break
+                answer = next(given)
                 sampled = Sampled(
                     step=step,
                     number=number,
+                    picture=example.group,
                     question=example.question,
                     expected=example.answer,
-                    answer=next(texts),
+                    answer=answer.text,
+                    ended=answer.ended,
+                    tokens=answer.tokens,
                 )
                 made.append(sampled)
                 yield sampled

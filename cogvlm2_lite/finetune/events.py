@@ -60,13 +60,21 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """The model's own answer to a held-out question after a step; step 0: without an adapter."""
+    """The model's own answer to a held-out question after a step; step 0: without an adapter.
+
+    picture  a text that is equal for questions about one picture
+    ended    the model ended the answer by itself
+    tokens   of the answer, the end token included
+    """
 
     step: int
     number: int
+    picture: str
     question: str
     expected: str
     answer: str
+    ended: bool
+    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cogvlm2_lite.errors import DeviceError, DoesNotFitError, UsageError
+from cogvlm2_lite.errors import CogVLM2LiteError, DeviceError, DoesNotFitError, UsageError
 from cogvlm2_lite.finetune.state import Place
 from cogvlm2_lite.rows.read import Row
 from cogvlm2_lite.text import Text
@@ -86,6 +86,14 @@ def device_lost(error: Exception, step: int, saved: int | None) -> DeviceError:
         step=step,
         why=str(error).strip().partition("\n")[0].rstrip("."),
         saved=saved or 0,
+    )
+
+
+def not_answered(error: CogVLM2LiteError) -> Text:
+    """Return a notice about held-out questions that could not be answered."""
+    return Text(
+        "The held-out questions could not be answered: {why} The training continues.",
+        why=error.text,
     )
 
 

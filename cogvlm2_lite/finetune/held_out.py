@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import choose_compute
-from cogvlm2_lite.engine.model import load_with
+from cogvlm2_lite.engine.model import Model, load_with
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Finished
@@ -161,13 +161,21 @@ def answers(
     *,
     upright: bool = True,
 ) -> Iterator[str]:
-    """Yield the model's own answer to the question of each example.
+    """Yield the model's own answer to the question of each example, computed on the CPU.
 
     adapters  of one name, which act together; empty: the base model answers
     """
     loaded = load_with(
         LoadOptions(folder=model, device="cpu", adapters=tuple(adapters), any_base=True)
     )
+    for last in finished(loaded, examples, template, upright=upright):
+        yield last.text.strip()
+
+
+def finished(
+    loaded: Model, examples: Sequence[Example], template: str | None, *, upright: bool = True
+) -> Iterator[Finished]:
+    """Yield how the answer to the question of each example ended."""
     sampling = Sampling(max_new_tokens=_ANSWER_TOKENS, repetition_guard=False)
     for example in examples:
         *_, last = loaded.answer(
@@ -179,4 +187,4 @@ def answers(
             upright=upright,
         )
         assert isinstance(last, Finished)
-        yield last.text.strip()
+        yield last

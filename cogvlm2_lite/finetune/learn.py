@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from cogvlm2_lite.bench.peak import PeakMemory
 from cogvlm2_lite.engine.replan import DEVICE_ERROR
+from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune import failures
 from cogvlm2_lite.finetune.adapter_folder import AdapterFolder, Facts, HeldOutLoss
@@ -285,7 +287,7 @@ class Run:
 
     def _seconds_left(self) -> float:
         recent = sum(self._took) / len(self._took)
-        evaluations = sum(end > self.place.step for end in self._ends)
+        evaluations = sum(end >= self.place.step for end in self._ends)
         steps = len(self.plan) - self.place.step
         return recent * steps + self._evaluation_seconds * evaluations
 
@@ -352,8 +354,17 @@ class Run:
                 self._last_folder.write(self.tensors, step, self._loss(None))
             except OSError:  # reported when the state is saved
                 return []
-        adapter = self._last_folder.folder if step else None
-        return (yield from self._held_out.answers(step, adapter, cancel))
+        return (yield from self._ask(step, self._last_folder.folder if step else None, cancel))
+
+    def _ask(
+        self, step: int, adapter: Path | None, cancel: Cancel
+    ) -> Generator[LearnEvent, None, list[Sampled]]:
+        """Answer held-out questions; the training does not end if that fails."""
+        try:
+            return (yield from self._held_out.answers(step, adapter, cancel))
+        except CogVLM2LiteError as error:
+            yield Notice(step=self.place.step, text=failures.not_answered(error))
+            return []
 
     # --- saving -----------------------------------------------------------------------------------
 
@@ -403,7 +414,7 @@ class Run:
         for step, adapter in ((0, None), (self.place.best_step, self._folder.out)):
             known = {line["number"] for line in self.samples if line["step"] == step}
             if len(known) < len(self._held_out.asked):
-                for answer in (yield from self._held_out.answers(step, adapter, cancel)):
+                for answer in (yield from self._ask(step, adapter, cancel)):
                     if answer.number not in known:
                         self._folder.samples.add(asdict(answer))
         if cancel.is_set:

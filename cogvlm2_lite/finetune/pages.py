@@ -29,7 +29,7 @@ class RunPages:
         """Prepare the files of a run. model: the model as the user named it."""
         self._out, self._run = task.out, prepared.run
         self._title = f"Adapter {task.out.resolve().name}"
-        self._facts = _facts(task, prepared)
+        self._facts = _facts(task, prepared, model)
         self._reasons = Counter(each.reason.value for each in prepared.skipped).most_common()
         self._use = use_commands(task, model)
         self._events = EventFile(task.out / "training" / "events.out.tfevents.0")
@@ -83,20 +83,23 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if " " in word else word
 
 
-def _facts(task: TrainingTask, prepared: Prepared) -> Mapping[str, str]:
+def _facts(task: TrainingTask, prepared: Prepared, model: str) -> Mapping[str, str]:
     settings = {
-        name: str(value) for name, value in asdict(task.settings).items() if value is not None
+        name: {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        for name, value in asdict(task.settings).items()
+        if value is not None
     }
     settings |= {"rate": f"{prepared.run.rate:.3g}", "epochs": str(prepared.run.epochs)}
     names = {
         "rate": "learning rate", "step": "answers in a step", "max_grad_norm": "clip",
         "weight_decay": "weight decay", "rate_factor_up": "learning rate of B / of A",
+        "bos": "also on bos",
     }  # fmt: skip
     return {
-        "model": task.model.name,
+        "model": model,
         "data": f"{task.data.name} ({prepared.form})",
         "answers": f"{len(prepared.learnt)} to learn, {len(prepared.held_out)} held out",
-        "replayed answers": str(prepared.replayed),
+        "replayed answers": f"{prepared.replayed} to learn, {prepared.old} held out",
         "longest": f"{prepared.longest} tokens",
         "trained numbers": f"{prepared.numbers:,} ({format_bytes(4 * prepared.numbers)})",
         "acts on": task.settings.acts_on,

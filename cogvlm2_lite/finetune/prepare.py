@@ -13,7 +13,9 @@ import torch
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
+from cogvlm2_lite.engine.model import load
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.finetune.adapter_folder import TOOL, Facts
 from cogvlm2_lite.finetune.data import (
     Example,
@@ -23,9 +25,9 @@ from cogvlm2_lite.finetune.data import (
     make_examples,
     talks,
 )
-from cogvlm2_lite.finetune.evaluation import HeldOut
+from cogvlm2_lite.finetune.evaluation import Answer, HeldOut
 from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
-from cogvlm2_lite.finetune.held_out import answers, mean_loss
+from cogvlm2_lite.finetune.held_out import finished, mean_loss
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork, weight_sizes
 from cogvlm2_lite.finetune.settings import TrainingSettings
@@ -40,7 +42,6 @@ from cogvlm2_lite.rows.labels import Labeller
 from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import read_adapter
-from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
@@ -212,7 +213,7 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         network,
         settings,
         [*learnt, *again],
-        _held_out(task, held_out, sides.old, space, compute),
+        _held_out(task, held_out, sides.old, compute),
         Facts(
             base=base.to_json(),
             base_name=task.model.name,
@@ -286,16 +287,19 @@ def _held_out(
     task: TrainingTask,
     examples: Sequence[Example],
     old: Sequence[Example],
-    space: bool,
     compute: Compute,
 ) -> HeldOut:
     """Return what is measured during the run, with the engine that answers questions."""
     asked = examples[: task.answers]
 
-    def ask(adapter: Path | None) -> Generator[str, None, None]:
-        name = task.out.name
-        chosen = [] if adapter is None else [AdapterChoice(name=name, folder=adapter)]
-        yield from answers(task.model, asked, chosen, task.template, upright=task.upright)
+    def ask(adapter: Path | None) -> Generator[Answer, None, None]:
+        loaded = load(
+            task.model, str(compute.device), task.dtype, task.rope, vram=task.vram, ram=task.ram,
+            offload=task.offload, adapter=adapter, any_base=True,
+        )  # fmt: skip
+        for each in finished(loaded, asked, task.template, upright=task.upright):
+            ended = each.reason is FinishReason.EOS
+            yield Answer(text=each.text.strip(), ended=ended, tokens=each.completion_tokens)
 
     def loss_in_peft(folder: Path) -> float:
         config = read_config(task.model)

@@ -9,7 +9,6 @@ from html import escape
 from typing import Any
 
 from cogvlm2_lite.charts import card, curves, document, standalone, table
-from cogvlm2_lite.evaluate.row_measures import BY_NAME, AnsweredRow, measure_rows
 from cogvlm2_lite.evaluate.rules.texts import is_exact
 from cogvlm2_lite.units import format_bytes, format_seconds
 
@@ -19,12 +18,16 @@ class Answers:
     """A held-out question, the answer in the data, and the model's before and after.
 
     before, after  "" if the question was not asked yet
+    ended, tokens  before and after: whether the answer ended by itself, and its length
     """
 
     question: str
     expected: str
     before: str = ""
     after: str = ""
+    picture: str = ""
+    ended: tuple[bool, bool] = (True, True)
+    tokens: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +65,23 @@ class Progress:
         after = by_step.get(self.best, {}) if self.best else {}
         after = after or (by_step[max(later)] if later else {})
         return [
-            Answers(
-                question=line["question"],
-                expected=line["expected"],
-                before=before.get(number, {}).get("answer", ""),
-                after=after.get(number, {}).get("answer", ""),
-            )
+            _answers_of(line, before.get(number, {}), after.get(number, {}))
             for number, line in sorted({**before, **after}.items())
         ]
+
+
+def _answers_of(
+    line: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Answers:
+    return Answers(
+        question=line["question"],
+        expected=line["expected"],
+        before=before.get("answer", ""),
+        after=after.get("answer", ""),
+        picture=line.get("picture", ""),
+        ended=(before.get("ended", True), after.get("ended", True)),
+        tokens=(before.get("tokens", 0), after.get("tokens", 0)),
+    )
 
 
 def exact(answers: Sequence[Answers], *, after: bool) -> int:
@@ -121,6 +133,7 @@ the lowest held-out loss{_best(progress)}.</figcaption></figure>
 <section>
 <h2>Held-out answers</h2>
 {_answers(answers)}
+{_measures(answers)}
 </section>
 <section>
 <h2>Settings</h2>
@@ -192,29 +205,44 @@ def _answers(answers: Sequence[Answers]) -> str:
     names = "".join(f"<th>{name}</th>" for name in ("question", "in the data", "before", "after"))
     return (
         f'<table class="answers"><thead><tr>{names}</tr></thead><tbody>\n{"".join(rows)}</tbody>'
-        f"</table>\n{_measures(answers)}"
+        "</table>"
     )
-
-
-_NOT_OF_TEXTS = ("ended",)
-"""Measures that the texts of answers alone do not have."""
 
 
 def _measures(answers: Sequence[Answers]) -> str:
-    """Return the measures of `evaluate` for the answers, before and after."""
+    """Return what the answers are worth before and after; "" without answers."""
+    if not answers:
+        return ""
+    from cogvlm2_lite.evaluate.row_measures import BY_NAME, POINTS, AnsweredRow, measure_rows
+
     before, after = (
-        measure_rows([AnsweredRow(picture="", expected=e, answer=a) for a, e in texts])
-        for texts in (
-            [(each.before, each.expected) for each in answers],
-            [(each.after, each.expected) for each in answers],
+        measure_rows(
+            [
+                AnsweredRow(
+                    picture=each.picture,
+                    expected=each.expected,
+                    answer=(each.before, each.after)[side],
+                    ended=each.ended[side],
+                    tokens=each.tokens[side],
+                )
+                for each in answers
+            ]
         )
+        for side in (0, 1)
     )
     rows: list[tuple[str, ...]] = [
-        (f"{BY_NAME[name].title}, points", f"{before[name].value:.1f}", f"{after[name].value:.1f}")
-        for name in before
-        if name not in _NOT_OF_TEXTS
+        (
+            BY_NAME[name].title,
+            *(
+                f"{found[name].value:.1f}{' %' if BY_NAME[name].unit == POINTS else ''}"
+                if name in found
+                else ""
+                for found in (before, after)
+            ),
+        )
+        for name in after
     ]
-    return table(("measure", "before", "after"), rows)
+    return f"<h2>Measures of these answers</h2>\n{table(('measure', 'before', 'after'), rows)}"
 
 
 def _skipped(reasons: Sequence[tuple[str, int]]) -> str:

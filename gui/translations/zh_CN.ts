@@ -5471,6 +5471,10 @@
         <translation>请再次运行同一命令：它会从最后保存的状态（第 {saved} 步）继续。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。</translation>
     </message>
     <message>
+        <source>The held-out questions could not be answered: {why} The training continues.</source>
+        <translation>无法回答留出的问题：{why} 训练继续进行。</translation>
+    </message>
+    <message>
         <source>The held-out loss is {after} with the adapter and {before} without it, so it does not help. Look at the data, or use another --lr.</source>
         <translation>留出数据的损失在使用适配器时为 {after}，不使用时为 {before}，因此它没有帮助。请检查数据，或使用其他 --lr。</translation>
     </message>

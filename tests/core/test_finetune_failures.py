@@ -18,7 +18,7 @@ from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune import adapter_folder, state
 from cogvlm2_lite.finetune.adapter_folder import Facts
 from cogvlm2_lite.finetune.data import Example
-from cogvlm2_lite.finetune.evaluation import HeldOut, evaluated_steps
+from cogvlm2_lite.finetune.evaluation import Answer, HeldOut, evaluated_steps
 from cogvlm2_lite.finetune.events import (
     Evaluated,
     Interrupted,
@@ -406,10 +406,10 @@ def test_epochs_are_added_only_with_a_constant_schedule(tmp_path: Path) -> None:
 def asking(log: list[Path | None]) -> HeldOut:
     examples = [example(8), example(9)]
 
-    def ask(adapter: Path | None) -> Generator[str, None, None]:
+    def ask(adapter: Path | None) -> Generator[Answer, None, None]:
         log.append(adapter)
         for number in (8, 9):
-            yield f"a{number}" if adapter else "?"
+            yield Answer(text=f"a{number}" if adapter else "?")
 
     return HeldOut(examples=examples, asked=examples, ask=ask)
 
@@ -486,3 +486,16 @@ def test_the_loss_in_peft_is_measured_once_and_saved(tmp_path: Path) -> None:
     assert own["held_out"] == {"before": 1.0, "after": 0.8, "after_in_peft": 1.25}
     all_of(make(tmp_path, network(), held_out=held_out))
     assert measured == [tmp_path]
+
+
+def test_questions_that_can_not_be_answered_do_not_end_the_training(tmp_path: Path) -> None:
+    def ask(adapter: Path | None) -> Generator[Answer, None, None]:
+        if adapter is not None:
+            raise DoesNotFitError("1 GiB more is needed.", hint="Close programs.")
+        yield Answer(text="?")
+
+    examples = [example(8)]
+    held_out = HeldOut(examples=examples, asked=examples, ask=ask)
+    events = all_of(make(tmp_path, ScriptedNetwork(), held_out=held_out))
+    assert "could not be answered: 1 GiB more is needed. Close programs." in texts(events)[0]
+    assert [e.step for e in events if isinstance(e, Evaluated)] == [0, 4, 8]

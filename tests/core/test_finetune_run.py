@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import tarfile
@@ -22,7 +21,6 @@ from cogvlm2_lite.cli.finetune import main
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel
-from cogvlm2_lite.finetune.curves import EventFile, _masked_crc
 from cogvlm2_lite.finetune.data import Example, split, steps_of_epoch, talks
 from cogvlm2_lite.finetune.events import Evaluated, Interrupted, StepDone
 from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask, prepare
@@ -285,28 +283,6 @@ def test_presets_have_the_parameters_of_the_specification() -> None:
         "words": 2_359_296, "both": 4_718_592, "demo": 327_680, "tower": 7_618_304
     }  # fmt: skip
     assert TrainingSettings().learning_rate(config) == pytest.approx(2e-4)
-
-
-def test_curves_are_in_tensorboard_s_form(tmp_path: Path) -> None:
-    # 0xE3069283 is CRC-32C of "123456789" in every description of it.
-    crc = 0xE3069283
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    assert _masked_crc(b"123456789") == struct.pack("<I", masked)
-    file = EventFile(tmp_path / "events.out.tfevents.0")
-    file.update([{"step": 3, "loss": 0.5}, {"step": 3, "held_out": 2.0}])
-    data = (tmp_path / "events.out.tfevents.0").read_bytes()
-    records = []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        assert data[8:12] == _masked_crc(data[:8])
-        body, data = data[12 : 12 + length], data[12 + length :]
-        assert data[:4] == _masked_crc(body)
-        data = data[4:]
-        records.append(body)
-    assert b"brain.Event:2" in records[0]
-    assert b"Train/Loss" in records[1]
-    assert struct.pack("<f", 0.5) in records[1]
-    assert b"Eval/Epoch_Loss" in records[2]
 
 
 def test_small_data_get_more_passes() -> None:

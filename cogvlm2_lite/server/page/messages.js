@@ -510,6 +510,8 @@ export const CHINESE = {
     "留出数据的损失在使用适配器时为 {after}，不使用时为 {before}，因此它没有帮助。请检查数据，或使用其他 --lr。",
   "The held-out loss was not lower at {count} evaluations, so the run stops. The adapter is that of step {step}.":
     "留出数据的损失在 {count} 次评估中没有降低，因此训练停止。适配器为第 {step} 步的结果。",
+  "The held-out questions could not be answered: {why} The training continues.":
+    "无法回答留出的问题：{why} 训练继续进行。",
   "The host name of the picture's address is not valid.":
     "图片地址的主机名无法用 DNS 表示。",
   "The known cards are {names}. For others state their memory: --vram 8GiB.":
