@@ -19,6 +19,7 @@ from cogvlm2_lite.finetune.events import (
     Interrupted,
     LearnEvent,
     Notice,
+    Replanned,
     Sampled,
     Saved,
     StepDone,
@@ -36,7 +37,7 @@ _TRAINED = {
 }  # fmt: skip
 _NAMES = {
     Encoded: "encoded", StepDone: "step", Evaluated: "evaluated", Sampled: "sample",
-    Saved: "saved", Notice: "notice", Interrupted: "interrupted",
+    Saved: "saved", Notice: "notice", Replanned: "replanned", Interrupted: "interrupted",
 }  # fmt: skip
 
 
@@ -146,7 +147,7 @@ class Reporter:
                 self._first += [event] if not event.step else []
             case Saved():
                 self._saved_at = time.monotonic()
-            case Notice():
+            case Notice() | Replanned():
                 if not self._json:
                     self.console.remark(valid_text(f"Notice: {event.text}"))
             case Interrupted():

@@ -93,6 +93,19 @@ class Notice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replanned:
+    """Memory ran out, and a plan with a smaller budget was made. The step was computed again.
+
+    text          what happened, in one sentence
+    budget_bytes  budget of the new plan on each device
+    """
+
+    step: int
+    text: Text
+    budget_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interrupted:
     """The run was asked to stop.
 
@@ -103,4 +116,4 @@ class Interrupted:
     saved: int | None
 
 
-LearnEvent = Encoded | StepDone | Evaluated | Sampled | Saved | Notice | Interrupted
+LearnEvent = Encoded | StepDone | Evaluated | Sampled | Saved | Notice | Replanned | Interrupted

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cogvlm2_lite import events
 from cogvlm2_lite.bench.peak import PeakMemory
 from cogvlm2_lite.engine.replan import DEVICE_ERROR
 from cogvlm2_lite.errors import CogVLM2LiteError
@@ -25,6 +26,7 @@ from cogvlm2_lite.finetune.events import (
     Interrupted,
     LearnEvent,
     Notice,
+    Replanned,
     Sampled,
     Saved,
     StepDone,
@@ -105,6 +107,8 @@ class Run:
         self._conduct = conduct or Conduct()
         self._folder, self._network, self._settings = folder, network, settings
         self._held_out = held_out
+        self._replans: list[events.Replanned] = []
+        network.replanned = self._replans.append
         self._groups = talks(learnt)
         leaves = [each for pair in network.pairs.values() for each in (pair.down, pair.up)]
         self._optimizer = Optimizer(
@@ -229,6 +233,9 @@ class Run:
         repeated = not math.isfinite(norm) and self._network.dtype != torch.float32
         if repeated:
             loss, norm = self._try_step(examples, rate, torch.float32)
+        for each in self._replans:
+            yield Replanned(step=number + 1, text=each.text, budget_bytes=each.budget_bytes)
+        self._replans.clear()
         bad = not math.isfinite(norm)
         self.place = replace(
             self.place,

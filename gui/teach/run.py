@@ -179,7 +179,7 @@ class TeachRun:
                 self._go_on(RunState.ANSWERING)
             case "saved":
                 self.saved = event["step"]
-            case "notice":
+            case "notice" | "replanned":
                 self.notes = tuple(dict.fromkeys((*self.notes, event["text"])))
             case "interrupted":
                 self.saved = event.get("saved", self.saved) or 0

@@ -6,13 +6,14 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 
+from cogvlm2_lite import events
 from cogvlm2_lite.errors import DeviceError, DoesNotFitError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune import adapter_folder, state
@@ -24,6 +25,7 @@ from cogvlm2_lite.finetune.events import (
     Interrupted,
     LearnEvent,
     Notice,
+    Replanned,
     Sampled,
     Saved,
     StepDone,
@@ -35,6 +37,7 @@ from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import RunFolder
 from cogvlm2_lite.finetune.watch import Watch
 from cogvlm2_lite.rows.read import Row, Turn
+from cogvlm2_lite.text import Text
 from tests.helpers.scripted_network import ScriptedNetwork
 
 FACTS = Facts(
@@ -100,6 +103,24 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 # --- losses that are not finite -------------------------------------------------------------------
+
+
+def test_a_smaller_plan_is_reported_and_the_run_continues(tmp_path: Path) -> None:
+    class Short(ScriptedNetwork):
+        replanned: Callable[[events.Replanned], None]
+
+        def accumulate(
+            self, samples: Sequence[TrainingSample], dtype: torch.dtype | None = None
+        ) -> float:
+            if self.steps == 1:
+                self.replanned(events.Replanned(text=Text("Memory ran out."), budget_bytes=(5,)))
+            return super().accumulate(samples, dtype)
+
+    found = list(make(tmp_path / "out", Short(), epochs=1).go(Cancel()))
+    assert [e for e in found if isinstance(e, Replanned)] == [
+        Replanned(step=2, text=Text("Memory ran out."), budget_bytes=(5,))
+    ]
+    assert sum(isinstance(e, StepDone) for e in found) == 4
 
 
 def test_a_step_that_is_not_finite_is_repeated_in_float32(tmp_path: Path) -> None:
