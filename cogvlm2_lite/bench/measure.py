@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
+from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
 from cogvlm2_lite.bench.peak import PeakMemory
 from cogvlm2_lite.bench.probe import MachineLimits, probe
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
@@ -29,8 +30,12 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.memory.work import decoder_flops, encode_flops
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.weights.adapter import Adapter
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
+from cogvlm2_lite.weights.adapter_sum import read_adapters
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
+from cogvlm2_lite.weights.identity import identify_base
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.loader import PieceReader
 from cogvlm2_lite.weights.reader import Reader
@@ -85,6 +90,27 @@ class PhaseResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterCost:
+    """What the adapter costs, with which the result was measured.
+
+    held_bytes   of its matrices in memory
+    token_bytes  of those that each generated token reads
+    base         the phases without the adapter, in the same model
+    """
+
+    name: str
+    held_bytes: int
+    token_bytes: int
+    base: tuple[PhaseResult, ...]
+
+    @property
+    def share_of_token(self) -> float:
+        """The bytes that it adds to a token, as a share of those without it."""
+        decode = self.base[-1]
+        return self.token_bytes * decode.tokens / decode.bytes_read
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchResult:
     """The result of one run.
 
@@ -93,6 +119,7 @@ class BenchResult:
     load_s       time to load and pack what decoding needs, before the first question
     rounds       number of answers; the last one counts, and a single one includes loading weights
     steps        how decode steps are launched on a GPU; "" on a CPU
+    adapter      what an adapter costs that was measured, too; None: none was
     """
 
     what: str
@@ -111,6 +138,7 @@ class BenchResult:
     answer: str
     limits: MachineLimits
     phases: tuple[PhaseResult, ...]
+    adapter: AdapterCost | None = None
 
     @property
     def is_extrapolated(self) -> bool:
@@ -119,13 +147,17 @@ class BenchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchedModel:
-    """The model to measure, and the number of layers of the whole model."""
+    """The model to measure, and the number of layers of the whole model.
+
+    adapter  acts on the answers that are measured; None: none does
+    """
 
     name: str
     folder: Path
     catalog: Catalog
     reader: PieceReader
     full_layers: tuple[int, int]
+    adapter: Adapter | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -149,9 +181,22 @@ def synthetic_subject(layers: int | None, *, keep: bool) -> BenchedModel:
     )
 
 
-def folder_subject(folder: Path, *, name: str) -> BenchedModel:
-    """Return the model of a folder. name: its name in the result."""
+def folder_subject(
+    folder: Path, *, name: str, adapters: Sequence[AdapterChoice] = (), any_base: bool = False
+) -> BenchedModel:
+    """Return the model of a folder.
+
+    name      its name in the result
+    adapters  of one name, so that they are added up
+    any_base  accept an adapter that was trained on another model of the same shape
+
+    Raises AdapterError as `read_adapters` does.
+    """
     catalog = Catalog.open(folder, read_config(folder))
+    adapter = None
+    if adapters:
+        base = identify_base(catalog, folder)
+        (adapter,) = read_adapters(adapters, catalog.config, base=base, any_base=any_base)
     full = layers_of(catalog.config)
     return BenchedModel(
         name=name,
@@ -159,6 +204,7 @@ def folder_subject(folder: Path, *, name: str) -> BenchedModel:
         catalog=catalog,
         reader=Reader(catalog),
         full_layers=full,
+        adapter=adapter,
     )
 
 
@@ -179,6 +225,8 @@ def measure(
 ) -> Iterator[Progress | BenchResult]:
     """Ask about a picture and measure; yields progress, and finally the result.
 
+    With an adapter it asks without it first, as often.
+
     rounds  number of answers, each about another picture; the last one counts
     limits  the best rates of the device; None: they are measured first
     """
@@ -190,14 +238,18 @@ def measure(
         budgets=[budget],
         context=context,
         weights=(subject.catalog, subject.reader),
+        adapters=[] if subject.adapter is None else [subject.adapter],
     )
     began = time.perf_counter()
     yield from model.warm_up()
     load_s = time.perf_counter() - began
-    for number in range(rounds):
-        model.engine.pictures.clear()
-        stopwatch = _Stopwatch(model, peak)
-        yield from stopwatch.watch(_ask(model, number, tokens))
+    cost = None
+    if subject.adapter is not None:
+        model.adapter = None
+        stopwatch = yield from _rounds(model, peak, tokens=tokens, rounds=rounds)
+        cost = _cost(subject.adapter, model, tuple(_results(subject, model, stopwatch)))
+        model.adapter = subject.adapter.name
+    stopwatch = yield from _rounds(model, peak, tokens=tokens, rounds=rounds)
     yield BenchResult(
         what=subject.name,
         device=str(compute.device),
@@ -215,7 +267,39 @@ def measure(
         answer=stopwatch.text,
         limits=limits,
         phases=tuple(_results(subject, model, stopwatch)),
+        adapter=cost,
     )
+
+
+def _rounds(
+    model: Model, peak: PeakMemory, *, tokens: int, rounds: int
+) -> Generator[Progress, None, _Stopwatch]:
+    """Ask in rounds; return the stopwatch of the last one."""
+    for number in range(rounds):
+        model.engine.pictures.clear()
+        stopwatch = _Stopwatch(model, peak)
+        yield from stopwatch.watch(_ask(model, number, tokens))
+    return stopwatch
+
+
+def _cost(adapter: Adapter, model: Model, base: tuple[PhaseResult, ...]) -> AdapterCost:
+    itemsize = model.compute.dtype.itemsize
+    numbers = _low_rank(adapter, model.config)
+    return AdapterCost(
+        name=adapter.name,
+        held_bytes=numbers.total() * itemsize,
+        token_bytes=numbers[Part.LANGUAGE_EXPERT] * itemsize,
+        base=base,
+    )
+
+
+def _low_rank(adapter: Adapter | None, config: ModelConfig) -> Counter[Part]:
+    """Return how many numbers an adapter has for each part of the model."""
+    parts = {spec.name: spec.part for spec in expected_tensors(config).values()}
+    found: Counter[Part] = Counter()
+    for matrix, pair in {} if adapter is None else adapter.pairs.items():
+        found[parts[matrix]] += pair.numel
+    return found
 
 
 def _describe_steps(model: Model) -> str:
@@ -312,17 +396,29 @@ def _results(subject: BenchedModel, model: Model, stopwatch: _Stopwatch) -> Iter
     # From prefill on, the encoded picture is kept in addition to the memory of the phases.
     kept = model.engine.pictures.nbytes if model.plan.devices[0].budget.in_ram else 0
     language = once[Part.LANGUAGE_EXPERT] + once[Part.NORMS] + once[Part.LM_HEAD]
+    acting = None if model.adapter is None else subject.adapter
+    added = _low_rank(acting, config)
+    for part, numbers in added.items():
+        held[part] += numbers * model.compute.dtype.itemsize
+    seen = added[Part.VISION] + added[Part.PROJECTOR]
+    read = added[Part.LANGUAGE_EXPERT]
+    language += read * model.compute.dtype.itemsize
     figures = {
-        "encode": (image, encode_flops(config), held[Part.VISION] + held[Part.PROJECTOR]),
+        "encode": (
+            image,
+            encode_flops(config) + 2 * seen * image,
+            held[Part.VISION] + held[Part.PROJECTOR],
+        ),
         "prefill": (
             finished.prompt_tokens,
             decoder_flops(config, tokens=image, keys=image // 2)
-            + decoder_flops(config, tokens=text, keys=image, scored=0),
+            + decoder_flops(config, tokens=text, keys=image, scored=0)
+            + 2 * (added[Part.VISION_EXPERT] * image + read * text),
             held[Part.VISION_EXPERT] + 2 * held[Part.LANGUAGE_EXPERT] + held[Part.LM_HEAD],
         ),
         "decode": (
             steps,
-            steps * decoder_flops(config, tokens=1, keys=context),
+            steps * (decoder_flops(config, tokens=1, keys=context) + 2 * read),
             steps * (language + cache * context),
         ),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.bench.measure import BenchResult, PhaseResult
+from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 _HEAD = ("", "time", "tokens/s", "TFLOP/s", "of matmul", "GB/s", "of reading")
@@ -24,6 +25,10 @@ def as_dict(result: BenchResult) -> dict[str, Any]:
         entry["bytes_per_s"] = phase.bytes_per_s
         entry["share_of_matmul"] = phase.flops_per_s / result.limits.flops_per_s
         entry["share_of_reading"] = phase.bytes_per_s / result.limits.read_bytes_per_s
+    if result.adapter is not None:
+        values["adapter"]["share_of_token"] = result.adapter.share_of_token
+        for phase, entry in zip(result.adapter.base, values["adapter"]["base"], strict=True):
+            entry["tokens_per_s"] = phase.tokens_per_s
     return values
 
 
@@ -70,6 +75,13 @@ def _remarks(result: BenchResult) -> Iterator[str]:
         f"{decode.tokens} decode steps; loading what decoding needs took "
         f"{format_seconds(result.load_s)} before the first question"
     )
+    if result.adapter is not None:
+        cost, base = result.adapter, result.adapter.base[-1]
+        yield (
+            f"adapter {escape_line(cost.name)}: {format_bytes(cost.held_bytes)} in memory, "
+            f"{format_bytes(cost.token_bytes)} more to read for each token "
+            f"({cost.share_of_token:.1%}); without it {base.tokens_per_s:.3g} tokens/s"
+        )
     if result.steps:
         yield f"decode steps are {result.steps}"
     if result.is_extrapolated:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.cli.parser import DEVICE_HELP, DTYPE_HELP, Parser
+from cogvlm2_lite.cli.parser import (
+    DEVICE_HELP,
+    DTYPE_HELP,
+    Parser,
+    adapters_of,
+    add_adapter_options,
+)
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import DTYPES
 from cogvlm2_lite.errors import UsageError
@@ -95,6 +101,12 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to use")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_adapter_options(
+        parser,
+        one=True,
+        repeated="the answers are measured without it, too; if it is repeated, the adapters are "
+        "added up",
+    )
     return parser
 
 
@@ -159,6 +171,12 @@ def _check_counts(args: argparse.Namespace) -> None:
             hint="A folder is measured with the layers it has.",
             model=RELEASED_WORD,
         )
+    if args.adapter and args.model == RELEASED_WORD:
+        raise UsageError(
+            "--adapter needs the folder of a model: {model} has random weights.",
+            hint="Name the model's folder before the options.",
+            model=RELEASED_WORD,
+        )
 
 
 def _budget(args: argparse.Namespace, compute: Compute) -> DeviceBudget:
@@ -176,7 +194,10 @@ def _subject(args: argparse.Namespace, compute: Compute, budget: DeviceBudget) -
     from cogvlm2_lite.bench.measure import folder_subject, synthetic_subject
 
     if args.model != RELEASED_WORD:
-        return folder_subject(model_folder(args.model, released=RELEASED_WORD), name=args.model)
+        folder = model_folder(args.model, released=RELEASED_WORD)
+        return folder_subject(
+            folder, name=args.model, adapters=adapters_of(args), any_base=args.any_base
+        )
     on_cpu = compute.backend.uses_ram
     layers = _layers(args.layers, on_cpu=on_cpu)
     # Streamed weights must be kept in RAM; on a CPU without a budget nothing is streamed.

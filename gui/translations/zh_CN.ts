@@ -5359,6 +5359,14 @@
         <translation>请在该文件夹中运行 `git lfs pull`，或下载文件本身。</translation>
     </message>
     <message>
+        <source>--adapter needs the folder of a model: {model} has random weights.</source>
+        <translation>--adapter 需要一个模型文件夹：{model} 的权重是随机的。</translation>
+    </message>
+    <message>
+        <source>Name the model&apos;s folder before the options.</source>
+        <translation>请在选项之前给出模型的文件夹。</translation>
+    </message>
+    <message>
         <source>There is nothing to compare {folder} with.</source>
         <translation>没有可与 {folder} 比较的对象。</translation>
     </message>

@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from cogvlm2_lite.architectures.architecture import Part
-from cogvlm2_lite.bench.measure import BenchedModel, BenchResult, layers_of, measure
+from cogvlm2_lite.bench.measure import (
+    BenchedModel,
+    BenchResult,
+    folder_subject,
+    layers_of,
+    measure,
+)
 from cogvlm2_lite.bench.probe import MachineLimits
 from cogvlm2_lite.bench.report import as_dict, as_text
 from cogvlm2_lite.bench.synthetic import NoiseReader, released_config, synthetic_catalog
@@ -25,6 +31,8 @@ from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Progress
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, unit_sizes
 from cogvlm2_lite.memory.plan import DeviceBudget
+from cogvlm2_lite.weights.adapter_choice import read_choices
+from tests.helpers.adapters import random_adapter
 from tests.helpers.goldens import CHECKPOINT
 
 PLENTY = 1 << 30
@@ -98,6 +106,31 @@ def test_one_answer_is_measured_phase_by_phase() -> None:
     json.dumps(report)
     assert report["phases"][2]["tokens_per_s"] == result.phases[2].tokens_per_s
     assert "extrapolated to" not in as_text(result)
+
+
+def test_the_cost_of_an_adapter_is_measured_and_counted(tmp_path: Path) -> None:
+    demo = checkpoint_folder()
+    random_adapter(tmp_path / "words", demo, seed=1, rank=4)
+    subject = folder_subject(
+        demo, name="demo", adapters=read_choices([f"{tmp_path / 'words'}:0.5"], add_up=True)
+    )
+    assert subject.adapter is not None
+    numbers = sum(pair.numel for pair in subject.adapter.pairs.values())
+    result = run(subject)
+    found = as_dict(result)
+    cost, (encode, prefill, decode) = found["adapter"], found["phases"]
+    assert cost["name"] == "words"
+    assert cost["held_bytes"] == cost["token_bytes"] == 2 * numbers
+    base = cost["base"][2]
+    steps = base["tokens"]
+    assert steps == decode["tokens"]
+    assert decode["bytes_read"] - base["bytes_read"] == 2 * numbers * steps
+    assert decode["flops"] - base["flops"] == 2 * numbers * steps
+    assert cost["share_of_token"] == pytest.approx(decode["bytes_read"] / base["bytes_read"] - 1)
+    assert [phase["name"] for phase in cost["base"]] == ["encode", "prefill", "decode"]
+    assert encode["flops"] == cost["base"][0]["flops"]  # the adapter has nothing for the tower
+    assert prefill["flops"] > cost["base"][1]["flops"]
+    assert f"({cost['share_of_token']:.1%}); without it" in as_text(result)
 
 
 def test_layers_that_were_left_out_are_added_and_said() -> None:
@@ -179,7 +212,7 @@ def test_the_command_measures_the_demo_model_as_json() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["demo", "--layers", "2"], ["19b", "--layers", "0"], ["19b", "--layers", "few"],
-     ["demo", "--tokens", "1"], ["demo", "--vram", "8G B"]],
+     ["demo", "--tokens", "1"], ["demo", "--vram", "8G B"], ["19b", "--adapter", "a"]],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(arguments: list[str]) -> None:
     with pytest.raises(UsageError):
