@@ -108,7 +108,7 @@ def is_benchmark(path: Path) -> bool:
         with suppress(DataError):  # of a file that is no JSON, or too large for questions
             return bool(benchmark_of_json(path))
         return False
-    return suffix not in (".jsonl", ".csv")
+    return suffix not in (".jsonl", ".ndjson", ".csv")
 
 
 def _named(name: str, data: Path | None, *, answers_needed: bool) -> Data:

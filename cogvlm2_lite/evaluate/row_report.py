@@ -131,11 +131,13 @@ def _number_text(name: str, value: float, sign: str = "") -> str:
         return f"{value:{sign}.1f}"
     if unit == NATS:
         return f"{value:{sign}.3f}"
-    return f"{value:.2f}" if value < _MOST_DECIMALS else f"{value:.3g}"
+    if value < _MOST_DECIMALS:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if value < _MOST_DIGITS else f"{value:.2g}"
 
 
-_MOST_DECIMALS = 1000
-"""A larger perplexity is shown with three digits."""
+_MOST_DECIMALS, _MOST_DIGITS = 1000, 1e7
+"""Larger perplexities are shown as whole numbers, and as powers of ten."""
 
 
 def facts(result: RowResult) -> list[tuple[str, str]]:

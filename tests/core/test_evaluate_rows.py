@@ -359,6 +359,10 @@ def test_pictures_are_turned_as_finetune_turns_them(tmp_path: Path) -> None:
     assert (engine.asked[0].decoded.width, engine.asked[0].decoded.height) == (30, 10)
 
 
+def _ndjson(folder: Path) -> Path:
+    return plain_rows(folder, pictures=1, each=1).rename(folder / "rows.ndjson")
+
+
 def _csv(folder: Path, name: str, tab: str) -> Path:
     plain_rows(folder, pictures=1)
     file = folder / name
@@ -428,6 +432,7 @@ DESCRIBE = "Describe this image in detail."
     ("write", "question"),
     [
         (lambda folder: plain_rows(folder, pictures=1, each=1), "Is it 0?"),
+        (_ndjson, "Is it 0?"),
         (_json_list, "Is it 0?"),
         (lambda folder: _csv(folder, "rows.csv", ","), "Is it 0?"),
         (lambda folder: _csv(folder, "rows.tsv", "\t"), "Is it 0?"),
