@@ -31,8 +31,11 @@ from cogvlm2_lite.evaluate.row_data import (
 from cogvlm2_lite.evaluate.row_measures import (
     AnsweredRow,
     Difference,
+    Values,
     compare_rows,
     measure_rows,
+    row_values,
+    with_loss,
 )
 from cogvlm2_lite.evaluate.run_folder import Run, data_files
 from cogvlm2_lite.evaluate.work import Planned, Question
@@ -267,7 +270,7 @@ class ColumnResult:
     """A column with its answers and measures.
 
     answers   to the chosen items, by id
-    rows      the same as measured
+    rows      the same as measured, with their values
     loss_form  "with a space" or "without a space": how the answers begin whose loss is shown
     measured  by name, see row_measures.MEASURES
     base      the column it is compared with; None: it is a base itself, or nothing is common
@@ -278,6 +281,7 @@ class ColumnResult:
     job: Job
     answers: Mapping[str, Answered]
     rows: Mapping[str, AnsweredRow]
+    values: Mapping[str, Values]
     loss_form: str
     measured: Mapping[str, Measured]
     base: Column | None = None
@@ -297,15 +301,17 @@ def results_of(jobs: Sequence[ColumnJob], *, case: bool) -> list[ColumnResult]:
             continue
         form = _loss_form(each.column, answers, first)
         rows = _answered_rows(each.job, answers, form)
+        values = {id: row_values(row, case=case) for id, row in rows.items()}
         result = ColumnResult(
             column=each.column,
             job=each.job,
             answers=answers,
             rows=rows,
+            values=values,
             loss_form=form,
-            measured=measure_rows(list(rows.values()), case=case),
+            measured=measure_rows(list(rows.values()), values=list(values.values())),
         )
-        found.append(_compared(result, found, case=case))
+        found.append(_compared(result, found))
     return found
 
 
@@ -350,7 +356,7 @@ def _answered_rows(job: Job, answers: Mapping[str, Answered], form: str) -> dict
     return found
 
 
-def _compared(result: ColumnResult, before: Sequence[ColumnResult], *, case: bool) -> ColumnResult:
+def _compared(result: ColumnResult, before: Sequence[ColumnResult]) -> ColumnResult:
     """Return a column with its differences from the base model in the same form."""
     template = result.column.form.template
     bases = (
@@ -366,6 +372,8 @@ def _compared(result: ColumnResult, before: Sequence[ColumnResult], *, case: boo
     if not common:
         return result
     differences = compare_rows(
-        [theirs[id] for id in common], [result.rows[id] for id in common], case=case
+        [theirs[id] for id in common],
+        [result.rows[id] for id in common],
+        values=[(with_loss(base.values[id], theirs[id]), result.values[id]) for id in common],
     )
     return replace(result, base=base.column, differences=differences)

@@ -102,22 +102,30 @@ def row_values(row: AnsweredRow, *, case: bool = False) -> dict[str, float]:
         found |= {"json_valid": float(json.valid), "json_fields": json.equal}
     if row.tokens:
         found["tokens"] = float(row.tokens)
+    return with_loss(found, row)
+
+
+def with_loss(values: Values, row: AnsweredRow) -> dict[str, float]:
+    """Return the values of a row with another loss of the same answer."""
+    found = {name: value for name, value in values.items() if name != "loss"}
     if row.loss_tokens:
         found["loss"] = row.loss / row.loss_tokens
     return found
 
 
-def measure_rows(rows: Sequence[AnsweredRow], *, case: bool = False) -> dict[str, Measured]:
+def measure_rows(
+    rows: Sequence[AnsweredRow], *, case: bool = False, values: Sequence[Values] | None = None
+) -> dict[str, Measured]:
     """Return the mean of each measure with its 95 % interval, in the order of MEASURES.
 
     Points are 0 to 100. The loss is the mean over all tokens of all rows, and the perplexity its
     exponential. The intervals are a bootstrap over pictures: rows about one picture are no
     independent ones. Measures that no row has are left out.
+
+    values  of the rows, if they are known; long texts take some time
     """
-    return _measured(rows, [row_values(row, case=case) for row in rows])
-
-
-def _measured(rows: Sequence[AnsweredRow], values: Sequence[Values]) -> dict[str, Measured]:
+    if values is None:
+        values = [row_values(row, case=case) for row in rows]
     found: dict[str, Measured] = {}
     for measure in MEASURES:
         if measure.name == "perplexity":
@@ -190,14 +198,20 @@ class Difference:
 
 
 def compare_rows(
-    first: Sequence[AnsweredRow], second: Sequence[AnsweredRow], *, case: bool = False
+    first: Sequence[AnsweredRow],
+    second: Sequence[AnsweredRow],
+    *,
+    case: bool = False,
+    values: Sequence[tuple[Values, Values]] | None = None,
 ) -> dict[str, Difference]:
     """Return the difference of each measure but the perplexity, in the order of MEASURES.
 
     first, second  the same rows in the same order
+    values         of both, if they are known
     """
     pairs = list(zip(first, second, strict=True))
-    values = [(row_values(a, case=case), row_values(b, case=case)) for a, b in pairs]
+    if values is None:
+        values = [(row_values(a, case=case), row_values(b, case=case)) for a, b in pairs]
     found: dict[str, Difference] = {}
     for measure in MEASURES:
         both = [

@@ -30,7 +30,6 @@ from cogvlm2_lite.evaluate.row_measures import (
     TOKENS,
     AnsweredRow,
     Difference,
-    row_values,
 )
 from cogvlm2_lite.evaluate.rules.texts import is_exact
 from cogvlm2_lite.evaluate.run_folder import write_file
@@ -214,7 +213,7 @@ def row_lines(result: RowResult) -> list[dict[str, Any]]:
                 "answer": each.answers[item.id].answer,
                 "reason": each.answers[item.id].reason,
                 "error": each.answers[item.id].error,
-                **row_values(each.rows[item.id], case=result.case),
+                **each.values[item.id],
             }
             for each in result.columns
             if item.id in each.answers
