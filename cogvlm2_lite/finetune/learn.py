@@ -111,12 +111,17 @@ class Run:
         network.replanned = self._replans.append
         self._groups = talks(learnt)
         leaves = [each for pair in network.pairs.values() for each in (pair.down, pair.up)]
+        rates = settings.rate_factors(network.config)
         self._optimizer = Optimizer(
             leaves,
             OptimizerSettings(
                 weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm
             ),
-            factors=[1.0, settings.rate_factor_up] * len(network.pairs),
+            factors=[
+                rates[name] * side
+                for name in network.pairs
+                for side in (1.0, settings.rate_factor_up)
+            ],
         )
         one = steps_of_epoch(self._groups, settings.step, settings.seed, 0)
         self.plan = [

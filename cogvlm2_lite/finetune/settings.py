@@ -21,6 +21,8 @@ _EPOCHS, _MOST_EPOCHS, _FEWEST_STEPS = 3, 10, 200
 
 _LARGEST_RANK, _LARGEST_EPOCHS, _LARGEST = 1024, 10_000, 2**31 - 1
 
+_TOWER_FACTOR = 0.2
+"""Learning rate of the vision tower and the projector divided by that of the experts."""
 _REFERENCE_WIDTH = 4096
 """Hidden size of the 19B model, for which the learning rates are."""
 
@@ -55,7 +57,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({
     "words": Preset(parts=frozenset({Part.LANGUAGE_EXPERT}), acts_on=BEHIND_PICTURE, rate=2e-4),
     "both": Preset(parts=_EXPERTS),
     "demo": Preset(parts=frozenset({Part.VISION_EXPERT}), only="vision_expert_query_key_value"),
-    "tower": Preset(parts=_EXPERTS | {Part.VISION, Part.PROJECTOR}, rate=2e-5),
+    "tower": Preset(parts=_EXPERTS | {Part.VISION, Part.PROJECTOR}),
 })  # fmt: skip
 """words: all linear layers of the language experts, behind the picture. demo: the target of the
 released fine-tuning demo."""
@@ -154,6 +156,14 @@ class TrainingSettings:
             return self.rate
         rate: float = PRESETS[self.preset].rate * (_REFERENCE_WIDTH / config.hidden_size) ** 0.75
         return rate
+
+    def rate_factors(self, config: ModelConfig) -> dict[str, float]:
+        """Return the factor of the learning rate for each trained matrix, in the same order."""
+        specs = expected_tensors(config)
+        return {
+            name: _TOWER_FACTOR if specs[name].part in (Part.VISION, Part.PROJECTOR) else 1.0
+            for name in self.matrices(config)
+        }
 
     def matrices(self, config: ModelConfig) -> dict[str, tuple[int, int]]:
         """Return the shapes of the trained matrices by name, in the model's order."""

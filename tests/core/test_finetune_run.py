@@ -283,6 +283,15 @@ def test_presets_have_the_parameters_of_the_specification() -> None:
         "words": 2_359_296, "both": 4_718_592, "demo": 327_680, "tower": 7_618_304
     }  # fmt: skip
     assert TrainingSettings().learning_rate(config) == pytest.approx(2e-4)
+    tower = TrainingSettings(preset="tower")
+    assert tower.learning_rate(config) == pytest.approx(1e-4)
+    seen = {name: tower.rate_factors(config)[name] * 1e-4 for name in tower.matrices(config)}
+    assert {round(rate, 8) for name, rate in seen.items() if name.startswith("model.vision.")} == {
+        2e-5
+    }
+    assert {round(rate, 8) for name, rate in seen.items() if name.startswith("model.layers.")} == {
+        1e-4
+    }
 
 
 def test_small_data_get_more_passes() -> None:
