@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from tests.emulated_cuda import tensors
 from tests.emulated_cuda.machine import GraphRecord, Machine, Order, Stream
-from tests.emulated_cuda.tensors import EmulatedMode, EmulatedTensor, pin
+from tests.emulated_cuda.tensors import EmulatedMode, is_gpu, move, named, pin
 
 _FROM_DATA = (torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray)
 
@@ -35,62 +35,30 @@ class DeviceNames(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         values = dict(kwargs or {})
+        if func is torch.device:
+            return func(*args, **values)
         if func is Tensor.cuda:
-            device = self._gpu(args[1] if len(args) > 1 else values.pop("device", None))
-            return self._to(args[0], (device,), values)
-        if func is Tensor.cpu:
-            return self._to(args[0], (torch.device("cpu"),), values)
+            device = args[1] if len(args) > 1 else values.pop("device", None)
+            device = "cuda" if device is None else device
+            if isinstance(device, int):
+                device = torch.device("cuda", device)
+            return move(args[0], device, **values)
         if func is Tensor.to:
-            return self._to(args[0], args[1:], values)
+            return move(*args, **values)
         if func is Tensor.pin_memory:
             return pin(self._machine, args[0].clone())
         if func is Tensor.record_stream:
             args[0].memory.users.append((args[1].queue, 0))
             return None
-        if func is Tensor.is_pinned and not isinstance(args[0], EmulatedTensor):
+        if func is Tensor.is_pinned:
             return args[0].untyped_storage().data_ptr() in self._machine.pinned
-        args = tuple(self._named(each) for each in args)
+        args = tuple(named(each) for each in args)
         if "device" in values:
-            values["device"] = self._named(values["device"])
-        if func in _FROM_DATA and _is_gpu(values.get("device")):
+            values["device"] = named(values["device"])
+        if func in _FROM_DATA and is_gpu(values.get("device")):
             device = values.pop("device")
             return func(*args, **values).to(device)
         return func(*args, **values)
-
-    def _to(self, tensor: Tensor, args: tuple[Any, ...], values: dict[str, Any]) -> Tensor:
-        """Return tensor.to(*args): for torch's C++ side all tensors are on the CPU."""
-        copy = values.pop("copy", False)
-        given = args[0] if args else values.get("other")
-        if isinstance(given, Tensor):
-            values = {**values, "device": given.device, "dtype": given.dtype}
-            values.pop("other", None)
-            args = args[1:]
-        args = tuple(self._named(each) for each in args)
-        values = {name: self._named(each) for name, each in values.items()}
-        device, dtype, non_blocking, form = torch._C._nn._parse_to(*args, **values)
-        device, dtype = device or tensor.device, dtype or tensor.dtype
-        if not copy and device == tensor.device and dtype == tensor.dtype:
-            return tensor if form is None else tensor.contiguous(memory_format=form)
-        copied: Tensor = torch.ops.aten._to_copy(
-            tensor, dtype=dtype, device=device, non_blocking=non_blocking, memory_format=form
-        )
-        return copied
-
-    def _named(self, value: Any) -> Any:
-        """Return a device with its number where a number is missing."""
-        if isinstance(value, torch.device) or (isinstance(value, str) and value[:4] == "cuda"):
-            return self._gpu(value) if _is_gpu(value) else value
-        return value
-
-    def _gpu(self, device: Any) -> torch.device:
-        if device is None or isinstance(device, int):
-            return torch.device("cuda", self._machine.device if device is None else device)
-        found = torch.device(device)
-        return torch.device("cuda", self._machine.device if found.index is None else found.index)
-
-
-def _is_gpu(device: Any) -> bool:
-    return isinstance(device, torch.device | str) and torch.device(device).type == "cuda"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ reads, writes and returns a view of.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,19 +52,7 @@ class EmulatedTensor(Tensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"EmulatedTensor({tuple(self.shape)}, cuda:{self.memory.device})"
 
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        answer = _ABOUT.get(getattr(func, "__self__", func))
-        if answer is not None and args and isinstance(args[0], EmulatedTensor):
-            return answer(args[0])
-        with torch._C.DisableTorchFunctionSubclass():  # results keep the type that they have
-            return func(*args, **dict(kwargs or {}))
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -76,31 +64,51 @@ class EmulatedTensor(Tensor):
     ) -> Any:
         return dispatch(_MACHINES[-1], func, args, dict(kwargs or {}))
 
+    # What a tensor says about itself, which no operation computes. torch's own attributes are
+    # those of the CPU, and what autograd calls does not go through __torch_function__.
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", self.memory.device)
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return True
+
+    @property
+    def is_cpu(self) -> bool:  # type: ignore[override]
+        return False
+
+    def get_device(self) -> int:
+        return self.memory.device
+
+    def data_ptr(self) -> int:
+        return self.raw.data_ptr()
+
+    def is_pinned(self, device: Any = None) -> bool:
+        return False
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def tolist(self) -> Any:
+        _MACHINES[-1].wait_here("tolist", self.memory.device)
+        return self.raw.tolist()
+
+    def cpu(self, memory_format: Any = None) -> Tensor:
+        return move(self, "cpu")
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:  # type: ignore[override]
+        return move(
+            self, torch.device("cuda", device) if isinstance(device, int) else device or "cuda"
+        )
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        return move(self, *args, **kwargs)
+
 
 _MACHINES: list[Machine] = []
 """The installed machine; there is one at a time."""
-
-
-def _refuse_numpy(tensor: EmulatedTensor) -> None:
-    raise TypeError("can't convert cuda:0 device type tensor to numpy")
-
-
-def _to_list(tensor: EmulatedTensor) -> Any:
-    _MACHINES[-1].wait_here("tolist", tensor.memory.device)
-    return tensor.raw.tolist()
-
-
-_ABOUT: dict[Any, Callable[[EmulatedTensor], Any]] = {
-    Tensor.device: lambda t: torch.device("cuda", t.memory.device),
-    Tensor.is_cuda: lambda t: True,
-    Tensor.is_cpu: lambda t: False,
-    Tensor.get_device: lambda t: t.memory.device,
-    Tensor.data_ptr: lambda t: t.raw.data_ptr(),
-    Tensor.is_pinned: lambda t: False,
-    Tensor.numpy: _refuse_numpy,
-    Tensor.tolist: _to_list,
-}
-"""What a tensor says about itself, which no operation computes."""
 
 
 class EmulatedMode(TorchDispatchMode):
@@ -151,6 +159,35 @@ def dispatch(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[st
     if func._schema.is_mutable:
         return _change(machine, func, args, kwargs, device)
     return _return_new(machine, func, args, kwargs, device)
+
+
+def move(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
+    """Return tensor.to(...): for torch's C++ side all tensors are on the CPU."""
+    other = kwargs.pop("other", None)
+    if args and isinstance(args[0], Tensor):
+        other, args = args[0], args[1:]
+    if other is not None:
+        kwargs = {"device": other.device, "dtype": other.dtype, **kwargs}
+    args = tuple(named(each) for each in args)
+    kwargs = {name: named(value) for name, value in kwargs.items()}
+    device, dtype, non_blocking, form = torch._C._nn._parse_to(*args, **kwargs)
+    device, dtype = device or tensor.device, dtype or tensor.dtype
+    if not copy and device == tensor.device and dtype == tensor.dtype:
+        return tensor if form is None else tensor.contiguous(memory_format=form)
+    copied: Tensor = aten._to_copy(
+        tensor, dtype=dtype, device=device, non_blocking=non_blocking, memory_format=form
+    )
+    return copied
+
+
+def named(value: Any) -> Any:
+    """Return a GPU with its number where a number is missing, and anything else as it is."""
+    is_named = is_gpu(value) if not isinstance(value, str) else value.partition(":")[0] == "cuda"
+    if not is_named:
+        return value
+    device = torch.device(value)
+    numbered = str(device) != "cuda"
+    return device if numbered else torch.device("cuda", _MACHINES[-1].device)
 
 
 # --- kinds of operations --------------------------------------------------------------------------
@@ -378,6 +415,11 @@ def _emulated(tree: Any) -> Any:
 
 def _index_of(tensor: Tensor) -> int | None:
     return tensor.memory.device if isinstance(tensor, EmulatedTensor) else None
+
+
+def is_gpu(device: Any) -> bool:
+    """Return whether a device, or its name, is a GPU."""
+    return isinstance(device, torch.device | str) and torch.device(device).type == "cuda"
 
 
 def _gpu_index(device: torch.device | str) -> int | None:
