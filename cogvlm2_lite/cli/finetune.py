@@ -19,6 +19,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, 
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.exclusive import exclusive_folder
 from cogvlm2_lite.file_names import valid_text
+from cogvlm2_lite.units import parse_bytes
 
 if TYPE_CHECKING:
     from cogvlm2_lite.finetune.prepare import TrainingTask
@@ -161,6 +162,12 @@ def build_parser() -> Parser:
     )
     add_budget_options(parser)
     parser.add_argument(
+        "--cache",
+        metavar="FOLDER[:SIZE]",
+        help="where features of pictures are stored, so that a resumed run has them, and how much "
+        "in all; :0 stores none (default: OUT/training/cache, a fifth of the free disk)",
+    )
+    parser.add_argument(
         "--answers",
         type=int,
         default=8,
@@ -291,6 +298,7 @@ def _task(args: argparse.Namespace) -> TrainingTask:
     from cogvlm2_lite.finetune.settings import TrainingSettings
 
     replay, share = _replay(args.replay)
+    cache, cache_bytes = _cache(args.cache)
     settings = TrainingSettings(
         preset=args.preset, rank=args.rank, alpha=args.alpha, rate=args.lr, epochs=args.epochs,
         step=args.step, seed=args.seed, bos=args.bos, schedule=args.schedule,
@@ -335,6 +343,8 @@ def _task(args: argparse.Namespace) -> TrainingTask:
         save_every=args.save_every,
         patience=args.patience,
         adapter_dtype=args.adapter_dtype,
+        cache=cache,
+        cache_bytes=cache_bytes,
         answers=args.answers,
     )
 
@@ -352,6 +362,16 @@ def _replay(word: str | None) -> tuple[Path | None, float]:
             "The share of --replay must be above 0 and at most 1, not {value}.", value=share
         )
     return Path(name if colon else word), part
+
+
+def _cache(word: str | None) -> tuple[Path | None, int | None]:
+    """Return the folder and the limit of FOLDER[:SIZE]; either may be left out."""
+    if word is None:
+        return None, None
+    name, colon, size = word.rpartition(":")
+    if not colon or not size[:1].isdigit():  # no size, also in C:\\cache
+        return Path(word), None
+    return Path(name) if name else None, parse_bytes(size)
 
 
 def _check_out(out: Path) -> None:

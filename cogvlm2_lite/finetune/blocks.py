@@ -84,6 +84,18 @@ class KeyValues:
     def nbytes(self) -> int:
         return sum(k.nbytes + v.nbytes for k, v in self._layers.values())
 
+    @staticmethod
+    def of(tensors: Sequence[Tensor]) -> KeyValues:
+        """Return what has these tensors, as `tensors` returns them."""
+        made = KeyValues()
+        made._layers = dict(enumerate(zip(tensors[::2], tensors[1::2], strict=True)))
+        return made
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Keys and values of each layer in turn."""
+        return [each for layer in sorted(self._layers) for each in self._layers[layer]]
+
     def put(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store the keys and values of a layer, [1, kv_heads, tokens, head_dim] each."""
         self._layers[layer] = (keys.detach().cpu().contiguous(), values.detach().cpu().contiguous())

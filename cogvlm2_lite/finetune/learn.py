@@ -22,6 +22,7 @@ from cogvlm2_lite.finetune.adapter_folder import AdapterFolder, Facts, HeldOutLo
 from cogvlm2_lite.finetune.data import Example, steps_of_epoch, talks
 from cogvlm2_lite.finetune.evaluation import HeldOut, evaluated_steps, mean_loss
 from cogvlm2_lite.finetune.events import (
+    Encoded,
     Evaluated,
     Interrupted,
     LearnEvent,
@@ -43,6 +44,7 @@ from cogvlm2_lite.weights.adapter import peft_name
 SAVE_STEPS = 50
 """Steps between saved states, unless the user wants others."""
 _SAVE_SECONDS = 600.0
+_ENCODED_TOGETHER = 8
 _RATE_STEPS = 20
 """Steps from which the time left is estimated."""
 
@@ -106,7 +108,7 @@ class Run:
     ) -> None:
         self._conduct = conduct or Conduct()
         self._folder, self._network, self._settings = folder, network, settings
-        self._held_out = held_out
+        self._learnt, self._held_out = learnt, held_out
         self._replans: list[events.Replanned] = []
         network.replanned = self._replans.append
         self._groups = talks(learnt)
@@ -202,10 +204,12 @@ class Run:
     def _go(self, cancel: Cancel) -> Generator[LearnEvent, None, None]:
         if self._warning is not None:
             yield Notice(step=self.place.step, text=self._warning)
-        # 1. Measure the model as it is, or where an earlier run was stopped.
+        # 1. Encode the pictures, as far as there is room to keep them.
+        yield from self._encode(cancel)
+        # 2. Measure the model as it is, or where an earlier run was stopped.
         if (yield from self._evaluate_if_due(cancel)):
             yield from self._save()
-        # 2. Steps.
+        # 3. Steps.
         while not self.done and not cancel.is_set:
             yield from self._step()
             evaluated = yield from self._evaluate_if_due(cancel)
@@ -218,11 +222,32 @@ class Run:
                 yield from self._save()
             yield Interrupted(step=self.place.step, saved=self._folder.saved_step)
             return
-        # 3. What is known only at the end.
+        # 4. What is known only at the end.
         if self._unsaved is not None:
             raise failures.not_saved(self._folder.out, self._unsaved, self._folder.saved_step)
         if not (yield from self._finish(cancel)):
             yield Interrupted(step=self.place.step, saved=self._folder.saved_step)
+
+    def _encode(self, cancel: Cancel) -> Iterator[LearnEvent]:
+        """Encode pictures that no step needs to encode again; one after another may be stopped."""
+        if self.done:
+            return
+        pictures = {}
+        for example in (*self._learnt, *self._held_out.examples, *self._held_out.old):
+            picture = example.sample.picture
+            if picture is not None and not self._network.knows(picture.key):
+                pictures[picture.key] = picture
+        waiting, began = list(pictures.values()), time.monotonic()
+        for begin in range(0, len(waiting), _ENCODED_TOGETHER):
+            if cancel.is_set:
+                return
+            together = waiting[begin : begin + _ENCODED_TOGETHER]
+            has_room = self._network.encode(together)
+            done = begin + len(together)
+            left = (time.monotonic() - began) / done * (len(waiting) - done)
+            yield Encoded(done=done, total=len(waiting), seconds_left=left)
+            if not has_room:
+                return
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -373,7 +398,8 @@ class Run:
     ) -> Generator[LearnEvent, None, list[Sampled]]:
         """Answer held-out questions; the training does not end if that fails."""
         try:
-            return (yield from self._held_out.answers(step, adapter, cancel))
+            with self._network.released():
+                return (yield from self._held_out.answers(step, adapter, cancel))
         except CogVLM2LiteError as error:
             yield Notice(step=self.place.step, text=failures.not_answered(error))
             return []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -32,8 +33,9 @@ from cogvlm2_lite.finetune.facts import training_of_samples
 from cogvlm2_lite.finetune.known import KnownPictures
 from cogvlm2_lite.finetune.pairs import TrainedPairs
 from cogvlm2_lite.finetune.passes import Passes, Wave
+from cogvlm2_lite.finetune.picture_files import PictureFiles
 from cogvlm2_lite.finetune.placed import PlacedModel
-from cogvlm2_lite.finetune.samples import TrainedPair, TrainingSample
+from cogvlm2_lite.finetune.samples import TrainedPair, TrainingPicture, TrainingSample
 from cogvlm2_lite.finetune.talks import Pack, PackLimits, Prefix, make_packs
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.budget import Allowance, cpu_budget, free_ram_bytes, gpu_budgets
@@ -72,6 +74,7 @@ class LearningNetwork:
     reader     source of the weights' bytes; None: the catalog's files
     limits     of the rows that go through the decoder together
     keeps      whether what is computed of pictures is kept from step to step
+    files      keeps it on disk, too
     replanned  is called when memory ran out and a smaller plan was made; the step starts again
     """
 
@@ -90,6 +93,7 @@ class LearningNetwork:
         reader: PieceReader | None = None,
         limits: PackLimits = _LIMITS,
         keeps: bool = True,
+        files: PictureFiles | None = None,
         replanned: Callable[[Replanned], None] = _ignore,
     ) -> None:
         self.config, self.dtype, self.replanned = catalog.config, dtype, replanned
@@ -119,7 +123,7 @@ class LearningNetwork:
         )
         self._catalog = catalog
         self._behind, self._limits, self._keeps = acts_on != ALL_ROWS, limits, keeps
-        self._known = KnownPictures()
+        self._known = KnownPictures(files=files)
         self._passes = Passes(self._placed, self._trained, self._known, behind=self._behind)
         self._replanner = Replanner(
             self,
@@ -192,6 +196,26 @@ class LearningNetwork:
         """Switch to a plan for the same devices, with the same blocks on each of them."""
         self._placed.follow(plan)
         self._known.resize(plan.picture_cache_bytes if self._keeps else 0)
+
+    def knows(self, picture: str) -> bool:
+        """Return whether the features of a picture, by its key, need not be computed now."""
+        return not self._keeps or self._placed.training.tower or self._known.has_features(picture)
+
+    def encode(self, pictures: Sequence[TrainingPicture]) -> bool:
+        """Compute features that are not known, before the first step that needs them.
+
+        Returns False if there is no room to keep them all; the others are computed in each step.
+        """
+        return self._with_replanning(lambda: self._passes.remember(pictures))
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Release the weights while the block runs, so that something else has their memory."""
+        self._placed.release()
+        try:
+            yield
+        finally:
+            self.follow(self.plan)
 
     def accumulate(
         self, samples: Sequence[TrainingSample], dtype: torch.dtype | None = None

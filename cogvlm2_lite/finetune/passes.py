@@ -130,38 +130,47 @@ class Passes:
 
         The walk is None if nothing in the vision tower is trained.
         """
-        features, encoder = self._encode(wave)
-        prefixes = self._prefill(wave.prefixes, features)
+        known = {key: self._known.prefix(key) for key in wave.prefixes}
+        features, encoder = self._encode(wave, known)
+        prefixes = self._prefill(wave.prefixes, known, features)
         if not self._trains_tower:
             shown = {p.key for pack in wave.packs for p in pack.pictures}
-            kept = (p for key, p in wave.prefixes.items() if self._known.prefix(key) is not None)
+            kept = (p for key, p in wave.prefixes.items() if self._known.has_prefix(key))
             stored = {prefix.pack.pictures[0].key for prefix in kept}
             for key, each in features.items():
-                if key in shown or key not in stored:
-                    self._known.add_features(key, each)
+                self._known.add_features(key, each, in_ram=key in shown or key not in stored)
         steps = self._steps(Phase.LEARN, wave.packs, prefixes)
         return features, encoder, steps
 
     # --- pictures ---------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _encode(self, wave: Wave) -> tuple[dict[str, Tensor], LayerMajorWalk | None]:
+    def _encode(
+        self, wave: Wave, prefixes: Mapping[str, KeyValues | None]
+    ) -> tuple[dict[str, Tensor], LayerMajorWalk | None]:
         """Return the features of the pictures that are needed, by key, in host memory.
 
-        Behind a known prefix nothing reads the picture's features.
+        prefixes  the known ones: behind one, nothing reads the picture's features
         """
-        unknown = {k: p for k, p in wave.prefixes.items() if self._known.prefix(k) is None}
+        unknown = {key: p for key, p in wave.prefixes.items() if prefixes[key] is None}
         pictures = Wave(packs=wave.packs, prefixes=unknown).pictures
         known = {key: self._known.features(key) for key in pictures}
         missing = [pictures[key] for key, each in known.items() if each is None]
         walk = self._encoder(missing)
-        _go_forward(walk)
-        made = {
-            picture.key: walk.activations.read(len(walk.stages), (place, 0))
-            for place, picture in enumerate(missing)
-        }
+        made = _outputs(walk, missing)
         found = {key: made[key] if each is None else each for key, each in known.items()}
         return found, walk if self._trains_tower else None
+
+    @torch.no_grad()
+    def remember(self, pictures: Sequence[TrainingPicture]) -> bool:
+        """Compute the features of pictures and keep them; return whether there is room for all.
+
+        Behind the picture, RAM is for prefixes, which are used instead of features.
+        """
+        made = _outputs(self._encoder(pictures), pictures)
+        in_ram = not self._behind
+        kept = [self._known.add_features(key, each, in_ram=in_ram) for key, each in made.items()]
+        return all(kept)
 
     def _encoder(self, pictures: Sequence[TrainingPicture]) -> LayerMajorWalk:
         """Return the walk from pixels to features."""
@@ -187,10 +196,12 @@ class Passes:
 
     @torch.no_grad()
     def _prefill(
-        self, prefixes: Mapping[str, Prefix], features: Mapping[str, Tensor]
+        self,
+        prefixes: Mapping[str, Prefix],
+        known: Mapping[str, KeyValues | None],
+        features: Mapping[str, Tensor],
     ) -> dict[str, KeyValues]:
         """Return keys and values of bos and each picture, which the adapter does not change."""
-        known = {key: self._known.prefix(key) for key in prefixes}
         missing = [prefixes[key] for key, each in known.items() if each is None]
         made = {each.key: KeyValues() for each in missing}
         if missing:
@@ -377,6 +388,15 @@ def _labelled_places(pack: Pack) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def _outputs(walk: LayerMajorWalk, pictures: Sequence[TrainingPicture]) -> dict[str, Tensor]:
+    """Run the walk over the vision tower; return the features by key."""
+    _go_forward(walk)
+    return {
+        picture.key: walk.activations.read(len(walk.stages), (place, 0))
+        for place, picture in enumerate(pictures)
+    }
+
+
 def _go_forward(walk: LayerMajorWalk) -> None:
     for number in walk.forward:
         with walk.visit(number) as stage:

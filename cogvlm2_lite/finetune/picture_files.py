@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from torch import Tensor
 FEATURES, PREFIX = "features", "prefix"
 _SHARE_OF_DISK = 0.2
 """Of the free bytes, without a size given."""
+_OLD_SECONDS = 3600.0
 _CHECK = struct.Struct("<QI")
 """At the end of a file: its bytes before this, and their CRC-32."""
 
@@ -43,15 +45,20 @@ class PictureFiles:
         self._folder, self._identity, self._max_bytes = folder, identity, max_bytes
         self._reserved = 0
         self._closed = False
-        for old in folder.glob("*.tmp"):  # of a process that was killed
+        for old in folder.glob("*.tmp"):  # of a process that was killed, not of another run
             with suppress(OSError):
-                old.unlink()
+                if time.time() - old.stat().st_mtime > _OLD_SECONDS:
+                    old.unlink()
         self.held_bytes = sum(_size(file) for file in folder.glob("*.tensors"))
 
     def reserve(self, pictures: int, nbytes: int) -> None:
         """Keep room for the features of so many pictures, nbytes each, before any prefix."""
         held = sum(_size(file) for file in self._folder.glob(f"{FEATURES}-*.tensors"))
         self._reserved = max(0, pictures * nbytes - held)
+
+    def has(self, kind: str, picture: str) -> bool:
+        """Return whether there is a file for a picture, damaged or not."""
+        return self._file(kind, picture).is_file()
 
     def get(self, kind: str, picture: str) -> list[Tensor] | None:
         """Return the tensors of a picture in their order, or None if they are not here."""

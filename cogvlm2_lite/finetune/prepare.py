@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,12 +31,14 @@ from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
 from cogvlm2_lite.finetune.held_out import finished, mean_loss
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork, weight_sizes
+from cogvlm2_lite.finetune.picture_files import PictureFiles, default_limit
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.sides import divide, held_out_file
 from cogvlm2_lite.finetune.state import RunFolder
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.budget import cpu_budget, free_ram_bytes, gpu_budgets, read_allowance
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Offload
+from cogvlm2_lite.memory.training import Training
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.held_out import NAME, write_held_out
 from cogvlm2_lite.rows.labels import Labeller
@@ -45,6 +48,7 @@ from cogvlm2_lite.weights.adapter import read_adapter
 from cogvlm2_lite.weights.adapter_names import ALL_ROWS
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.identity import identify_base
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.writer import write_file_durably
 
 _SPACE_ROWS = 32
@@ -62,6 +66,8 @@ class TrainingTask:
     offload       "auto" or "never"
     patience      evaluations without a lower held-out loss after which the run stops
     adapter_dtype of the adapter's file, "float32" or "bfloat16"
+    cache         folder for what is computed of pictures; None: in `out`
+    cache_bytes   limit for it; None: a fifth of the free disk; 0: nothing is stored
     answers       held-out questions that are answered at each evaluation
     """
 
@@ -90,6 +96,8 @@ class TrainingTask:
     save_every: int = SAVE_STEPS
     patience: int | None = None
     adapter_dtype: str = "float32"
+    cache: Path | None = None
+    cache_bytes: int | None = None
     answers: int = 0
 
 
@@ -194,6 +202,7 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         rope=RopeMode(task.rope),
         plan=plan,
         training=training,
+        files=_picture_files(task, catalog, compute, training),
     )
     space, losses = _choose_space(task.answer_space, plain, spaced, network)
     examples = spaced if space else plain
@@ -270,6 +279,29 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         plan=plan,
         remarks=rows.remarks,
     )
+
+
+def _picture_files(
+    task: TrainingTask, catalog: Catalog, compute: Compute, training: Training
+) -> PictureFiles | None:
+    """Return the store for pictures on the disk; None if it has no room or features change."""
+    folder = task.cache or task.out / "training" / "cache"
+    limit = default_limit(_free_bytes(folder)) if task.cache_bytes is None else task.cache_bytes
+    if training.tower or limit <= 0:
+        return None
+    kernels = choose_kernels(compute.device, compute.dtype).name
+    numbers = (str(compute.dtype), task.rope, compute.device.type, kernels)
+    files = PictureFiles(folder, f"{catalog.fingerprint()} {numbers}", limit)
+    config = catalog.config
+    nbytes = config.vision.image_tokens * config.hidden_size * compute.dtype.itemsize
+    files.reserve(training.pictures, nbytes)
+    return files
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk on which a folder is or will be."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(existing).free
 
 
 _ADAPTER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

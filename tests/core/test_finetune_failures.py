@@ -21,6 +21,7 @@ from cogvlm2_lite.finetune.adapter_folder import Facts
 from cogvlm2_lite.finetune.data import Example
 from cogvlm2_lite.finetune.evaluation import Answer, HeldOut, evaluated_steps
 from cogvlm2_lite.finetune.events import (
+    Encoded,
     Evaluated,
     Interrupted,
     LearnEvent,
@@ -421,6 +422,23 @@ def test_epochs_are_added_only_with_a_constant_schedule(tmp_path: Path) -> None:
     assert "--schedule constant" in found.value.hint
 
 
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_pictures_are_encoded_before_the_first_step_as_far_as_there_is_room(tmp_path: Path) -> None:
+    network = ScriptedNetwork()
+    events = all_of(make(tmp_path / "all", network))
+    encoded = [event for event in events if isinstance(event, Encoded)]
+    assert [(event.done, event.total) for event in encoded] == [(8, 10), (10, 10)]
+    assert isinstance(events[2], Evaluated)
+    assert sorted(network.known) == sorted(f"p{number}" for number in range(10))
+    small = ScriptedNetwork()
+    small.room = 5
+    assert sum(isinstance(e, Encoded) for e in all_of(make(tmp_path / "some", small))) == 1
+    again = make(tmp_path / "all", ScriptedNetwork())
+    assert not any(isinstance(event, Encoded) for event in all_of(again))  # nothing is left to do
+
+
 # --- answers and evaluations ----------------------------------------------------------------------
 
 
@@ -447,7 +465,7 @@ def test_questions_are_answered_before_and_at_each_evaluation(tmp_path: Path) ->
     assert [json.loads(line)["step"] for line in lines] == [0, 0, 4, 4, 8, 8]
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 6, 8, 10, 13, 17])
+@pytest.mark.parametrize("stop_at", [2, 5, 8, 10, 12, 15, 19])
 def test_a_run_that_ends_after_any_event_ends_with_the_same_files(
     tmp_path: Path, stop_at: int
 ) -> None:

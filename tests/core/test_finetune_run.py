@@ -23,6 +23,7 @@ from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune.data import Example, split, steps_of_epoch, talks
 from cogvlm2_lite.finetune.events import Evaluated, Interrupted, StepDone
+from cogvlm2_lite.finetune.known import KnownPictures
 from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask, prepare
 from cogvlm2_lite.finetune.settings import PRESETS, TrainingSettings
 from tests.helpers.finetune import FINETUNE
@@ -116,6 +117,31 @@ def test_a_cancelled_run_saves_and_goes_on(few: Path, tmp_path: Path) -> None:
     assert events[-1] == Interrupted(step=1, saved=1)
     again = prepare(task(few, tmp_path / "out"))
     assert again.resumed == 1
+
+
+def test_what_is_stored_of_pictures_does_not_change_a_bit(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(name: str, **changes: Any) -> dict[str, bytes]:
+        made = prepare(task(few, tmp_path / name, **changes))
+        list(made.run.go(Cancel()))
+        found = files(tmp_path / name)
+        return {each: data for each, data in found.items() if "/cache/" not in each}
+
+    shared = tmp_path / "cache"
+    without = train("without", cache_bytes=0)
+    assert not (tmp_path / "without" / "training" / "cache").exists()
+    assert train("with", cache=shared) == without
+    stored = sorted(shared.iterdir())
+    assert len(stored) == 8  # features; there is RAM for the prefixes
+    stored[0].write_bytes(stored[0].read_bytes()[:-1])
+    stored[1].unlink()
+    assert train("default", cache=shared) == without
+    assert sorted(shared.iterdir()) == stored
+    # Without RAM for it, the prefixes are read from the disk, too.
+    monkeypatch.setattr(KnownPictures, "resize", lambda self, limit_bytes: None)
+    assert train("disk", cache=tmp_path / "all") == without
+    assert len(list((tmp_path / "all").glob("prefix-*"))) == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

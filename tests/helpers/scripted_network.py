@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.finetune.samples import TrainedPair, TrainingSample
+from cogvlm2_lite.finetune.samples import TrainedPair, TrainingPicture, TrainingSample
 
 MATRICES = {
     "model.layers.0.mlp.language_mlp.down_proj.weight": (6, 4),
@@ -44,6 +45,8 @@ class ScriptedNetwork:
         self._loss, self._held_out = loss, held_out
         self.steps = self.evaluations = 0
         self.repeated: list[int] = []
+        self.known: list[str] = []
+        self.room = 1000
 
     def accumulate(
         self, samples: Sequence[TrainingSample], dtype: torch.dtype | None = None
@@ -64,6 +67,17 @@ class ScriptedNetwork:
                 if not math.isfinite(loss):
                     leaf.grad += loss
         return loss
+
+    def knows(self, picture: str) -> bool:
+        return picture in self.known
+
+    def encode(self, pictures: Sequence[TrainingPicture]) -> bool:
+        self.known += [each.key for each in pictures][: self.room - len(self.known)]
+        return len(self.known) < self.room
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        yield
 
     def losses(self, samples: Sequence[TrainingSample]) -> list[float]:
         self.evaluations += 1
