@@ -42,6 +42,7 @@ from cogvlm2_lite.evaluate.work import Planned, Question
 from cogvlm2_lite.events import FinishReason
 from cogvlm2_lite.rows.row import Skipped
 from cogvlm2_lite.weights.adapter_choice import BASE, AdapterChoice
+from cogvlm2_lite.weights.adapter_names import OWN_NAME
 from cogvlm2_lite.weights.identity import identify_model
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 
@@ -83,12 +84,15 @@ def columns_of(
     adapters  by name, as read
 
     An adapter is measured in the form in which it was trained, and the base model in the same one.
-    The base model's loss is measured with and without a space before the answer.
+    The loss of the base model, and of adapters of other programs, which do not say how their
+    answers begin, is measured with and without a space before the answer.
     """
     found: list[Column] = []
     for name, adapter in adapters.items():
-        form = Form(template=adapter.template or template, spaces=(adapter.answer_space,))
         own = tuple(choice for choice in choices if choice.name == name)
+        known = all((choice.folder / OWN_NAME).is_file() for choice in own)
+        spaces = (adapter.answer_space,) if known else (False, True)
+        form = Form(template=adapter.template or template, spaces=spaces)
         found.append(Column(name=name, form=form, adapters=own))
     if not found:
         return [Column(name=BASE, form=_base_form(template))]
@@ -293,13 +297,13 @@ def results_of(jobs: Sequence[ColumnJob], *, case: bool) -> list[ColumnResult]:
 
     case  an answer in other letters of upper or lower case is not equal
     """
-    first = _first_forms(jobs)
+    answered = [(each, each.job.answers()) for each in jobs]
+    forms = _loss_forms([(each.column, answers) for each, answers in answered if answers])
     found: list[ColumnResult] = []
-    for each in jobs:
-        answers = each.job.answers()
+    for each, answers in answered:
         if not answers:
             continue
-        form = _loss_form(each.column, answers, first)
+        form = forms[each.column.name]
         rows = _answered_rows(each.job, answers, form)
         values = {id: row_values(row, case=case) for id, row in rows.items()}
         result = ColumnResult(
@@ -315,25 +319,30 @@ def results_of(jobs: Sequence[ColumnJob], *, case: bool) -> list[ColumnResult]:
     return found
 
 
-def _first_forms(jobs: Sequence[ColumnJob]) -> dict[str, str]:
-    """Return the form of the first adapter of each template."""
+def _loss_forms(columns: Sequence[tuple[Column, Mapping[str, Answered]]]) -> dict[str, str]:
+    """Return the form of the losses that each column shows.
+
+    The one with the smaller loss, if both are measured; but the base model has that of the first
+    adapter of its template.
+    """
     found: dict[str, str] = {}
-    for each in jobs:
-        if each.column.adapters:
-            found.setdefault(each.column.form.template, each.column.form.names[0])
+    first: dict[str, str] = {}
+    for column, answers in reversed(columns):
+        found[column.name] = _expected_form(column, answers)
+        if column.adapters:
+            first[column.form.template] = found[column.name]
+        else:
+            found[column.name] = first.get(column.form.template, found[column.name])
     return found
 
 
-def _loss_form(column: Column, answers: Mapping[str, Answered], first: Mapping[str, str]) -> str:
-    """Return the form of a column's losses; without adapters the one that the model expects."""
-    names = column.form.names
-    if len(names) == 1:
-        return names[0]
-    if column.form.template in first:
-        return first[column.form.template]
-    sums = {name: sum(each.losses[name][0] for each in answers.values() if name in each.losses)
-            for name in names}  # fmt: skip
-    return min(names, key=lambda name: sums[name])  # a tie is without a space
+def _expected_form(column: Column, answers: Mapping[str, Answered]) -> str:
+    """Return the form of answers that a model expects; a tie is without a space."""
+
+    def total(name: str) -> float:
+        return sum(each.losses[name][0] for each in answers.values() if name in each.losses)
+
+    return min(column.form.names, key=total)
 
 
 def _answered_rows(job: Job, answers: Mapping[str, Answered], form: str) -> dict[str, AnsweredRow]:

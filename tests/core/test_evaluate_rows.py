@@ -229,18 +229,8 @@ def test_an_adapter_that_is_added_later_is_asked_alone(tmp_path: Path, adapter: 
 def test_without_an_adapter_the_loss_is_that_of_the_form_that_the_model_expects(
     tmp_path: Path,
 ) -> None:
-    class Spaced(RowEngine):
-        """Expects a space before the answer: the last text of a row is the one with it."""
-
-        def _outcomes(self, ask: Ask) -> list[Outcome]:
-            self.losses = {"": 1.0 if ask.prompt_ids[-2:-1] == spaced else 3.0}
-            return super()._outcomes(ask)
-
-    tokenizer = Tokenizer.from_folder(DEMO)
-    spaced = tuple(tokenizer.encode(" yes")[-1:])
     rows = plain_rows(tmp_path / "d", each=1)
-    assert tokenizer.encode(" yes")[-1:] != tokenizer.encode("yes")[-1:]
-    _, out, _ = run("demo", rows, "--json", start=starting(Spaced()))
+    _, out, _ = run("demo", rows, "--json", start=starting(ExpectsSpace()))
     scored = events(out)[-2]
     assert scored["column"] == "base"
     assert scored["loss_form"] == "with a space"
@@ -266,6 +256,30 @@ def test_the_base_model_is_measured_in_the_form_of_each_adapter(
     ]  # fmt: skip
     asked = {ask.question for ask in engine.asked if ask.adapter == "plain" and ask.question}
     assert asked == {"Question: Is it 0? Short answer:", "Question: Is it 1? Short answer:"}
+
+
+class ExpectsSpace(RowEngine):
+    """Expects a space before the answer " yes"."""
+
+    def _outcomes(self, ask: Ask) -> list[Outcome]:
+        spaced = Tokenizer.from_folder(DEMO).encode(" yes")
+        given = list(ask.prompt_ids[-1 - len(spaced) : -1])
+        self.losses = dict.fromkeys(("", "mine"), 1.0 if given == spaced else 3.0)
+        return super()._outcomes(ask)
+
+
+def test_an_adapter_that_does_not_say_how_its_answers_begin_is_measured_in_both_forms(
+    tmp_path: Path, adapter: Path
+) -> None:
+    foreign = tmp_path / "mine"
+    shutil.copytree(adapter, foreign)
+    (foreign / "cogvlm2_lite_adapter.json").unlink()
+    rows = plain_rows(tmp_path / "d", pictures=3, each=1)
+    _, out, _ = run("demo", rows, "--adapter", foreign, "--json", start=starting(ExpectsSpace()))
+    scored = [each for each in events(out) if each["event"] == "scored"]
+    assert [(each["loss_form"], each["measures"]["loss"]["value"]) for each in scored] == [
+        ("with a space", 1), ("with a space", 1),
+    ]  # fmt: skip
 
 
 # --- what is asked --------------------------------------------------------------------------------
