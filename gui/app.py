@@ -132,7 +132,9 @@ class Program:
         window.raise_()
         window.activateWindow()
         if request.model is not None:
-            window.open_model(request.model)
+            window.open_model(request.model, adapter=request.adapter)
+        elif request.adapter is not None:
+            window.use_adapter(request.adapter)
         if request.files:
             window.open_files(request.files)
 
@@ -189,10 +191,17 @@ class Program:
                     self.translators.append(translator)
 
 
-def run(*, model: Path | None = None, files: Sequence[Path] = (), data: Path | None = None) -> int:
+def run(
+    *,
+    model: Path | None = None,
+    adapter: Path | None = None,
+    files: Sequence[Path] = (),
+    data: Path | None = None,
+) -> int:
     """Open the window, wait until it is closed, and return the exit code.
 
-    files  pictures, or folders of pictures, to open
+    adapter  a folder of an adapter to use
+    files    pictures, or folders of pictures, to open
     If the window is open already, it opens them, and this returns at once.
     """
     data = data or data_folder()
@@ -200,7 +209,12 @@ def run(*, model: Path | None = None, files: Sequence[Path] = (), data: Path | N
     tokens = activation_tokens()
     for name in tokens:  # they are for the first window of this process only
         os.environ.pop(name)
-    request = OpenRequest(files=tuple(map(Path.absolute, files)), model=model, tokens=tokens)
+    request = OpenRequest(
+        files=tuple(map(Path.absolute, files)),
+        model=model,
+        adapter=adapter.absolute() if adapter is not None else None,
+        tokens=tokens,
+    )
     with closed_by_signals():
         return _run_window(app, request, data)
 
@@ -225,9 +239,9 @@ def _run_window(app: QApplication, request: OpenRequest, data: Path) -> int:
     program = Program(app, data)
     program.show()
     if request.model is not None:
-        program.window.open_model(request.model)
+        program.window.open_model(request.model, adapter=request.adapter)
     else:
-        program.window.load_model()  # the last one
+        program.window.load_model(request.adapter)  # the last one
     if request.files:
         program.window.open_files(request.files)
     server = None

@@ -12,10 +12,11 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from cogvlm2_lite.cli.console import Console, has_desktop
 from cogvlm2_lite.cli.parser import Parser
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.errors import AdapterError, UsageError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.formats import FOREIGN_SUFFIXES, kind_of
 from cogvlm2_lite.places import expand_home
+from cogvlm2_lite.weights.adapter_names import WEIGHTS_NAME
 
 _MODEL_SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".pt", ".pth")
 _HINT = 'Install it: pip install "cogvlm2-lite[gui]"'
@@ -24,7 +25,7 @@ _HINT = 'Install it: pip install "cogvlm2-lite[gui]"'
 def build_parser() -> Parser:
     """Declare the options of `gui`."""
     parser = Parser(
-        usage="gui [MODEL] [PICTURE ...]",
+        usage="gui [MODEL] [PICTURE ...] [options]",
         description="Open the window.",
         epilog="examples:\n  cogvlm2-lite gui\n  cogvlm2-lite gui demo\n"
         "  cogvlm2-lite gui photo.jpg\n",
@@ -35,6 +36,12 @@ def build_parser() -> Parser:
         nargs="*",
         help="a model folder, or `demo` (default: the one used last), and pictures or a folder of "
         "pictures to open; a window that is open already opens them",
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="FOLDER",
+        help="use a LoRA adapter of the model; the window remembers it and can switch it off "
+        "(default: the one used last with this model)",
     )
     parser.add_argument("--data", metavar="FOLDER", help="folder for conversations and settings")
     menu = parser.add_mutually_exclusive_group()
@@ -53,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     if args.install_shortcut or args.remove_shortcut:
         return change_menu(install=args.install_shortcut)
     model, files = read_words(args.words)
+    adapter = read_adapter_folder(args.adapter) if args.adapter else None
     if find_spec("PySide6") is None:
         raise UsageError(
             "The window needs the package PySide6, which is not installed.", hint=_HINT
@@ -64,7 +72,12 @@ def main(argv: Sequence[str]) -> int:
         )
     from gui.app import run
 
-    return run(model=model, files=files, data=expand_home(args.data) if args.data else None)
+    return run(
+        model=model,
+        adapter=adapter,
+        files=files,
+        data=expand_home(args.data) if args.data else None,
+    )
 
 
 def read_words(words: Sequence[str]) -> tuple[Path | None, tuple[Path, ...]]:
@@ -85,6 +98,19 @@ def read_words(words: Sequence[str]) -> tuple[Path | None, tuple[Path, ...]]:
             raise UsageError("The window opens one model, not two.", hint="Name one model folder.")
         model = found
     return model, tuple(files)
+
+
+def read_adapter_folder(word: str) -> Path:
+    """Return the folder of an adapter. Raises AdapterError if there is none."""
+    folder = _local_path(word)
+    if not folder.is_dir():
+        raise AdapterError(
+            "There is no adapter folder {folder}.",
+            hint="An adapter is a folder with {name}.",
+            folder=folder,
+            name=WEIGHTS_NAME,
+        )
+    return folder.resolve()
 
 
 def _local_path(word: str) -> Path:

@@ -9,9 +9,11 @@ from typing import Protocol
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from gui.background.attachments import Attachments
 from gui.background.engine import EngineBridge
 from gui.background.tasks import Tasks
+from gui.data.adapters import KnownAdapters
 from gui.data.history import History
 from gui.data.settings import Preferences
 
@@ -29,6 +31,8 @@ class Context:
     open_model  open a model folder in the engine; a budget is remembered with it once it is loaded
     load_model  load the model again, with the settings of now
     choose_model ask for a model folder, and open it
+    adapters    the known ones of each model
+    use_adapter use an adapter of the open model in the next answers; None: none
     use         note that a person uses the window, so that the idle model is not unloaded
     show_page   show a page by its name in `gui.window.PAGES`
     open_conversation  show a conversation by its number
@@ -45,10 +49,19 @@ class Context:
     open_model: OpenModel
     load_model: Callable[[], None]
     choose_model: Callable[[], None]
+    adapters: KnownAdapters
+    use_adapter: Callable[[Path | None], None]
     use: Callable[[], None]
     show_page: Callable[[str], None]
     open_conversation: Callable[[int], None]
     send_files: Callable[[str, Sequence[Path]], None]
+
+    @property
+    def adapter(self) -> AdapterChoice | None:
+        """The adapter that the next answers use; None: none."""
+        options = self.engine.client.options
+        used = self.adapters.used(options.folder) if options is not None else None
+        return used if options is not None and used in options.adapters else None
 
 
 def model_name(folder: Path) -> str:

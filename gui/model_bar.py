@@ -91,6 +91,17 @@ class ModelBar(QWidget):
         self.button.setMenu(self.menu)
         self.button.setProperty("kind", "menu")
         row.addWidget(self.button)
+        self.adapter_menu = QMenu(self)
+        self.adapter_menu.setToolTipsVisible(True)
+        self.adapter_menu.aboutToShow.connect(self._fill_adapters)
+        self.adapter_button = QToolButton()
+        self.adapter_button.setIcon(theme.icon("teach"))
+        self.adapter_button.setIconSize(QSize(18, 18))
+        self.adapter_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.adapter_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.adapter_button.setMenu(self.adapter_menu)
+        self.adapter_button.setProperty("kind", "menu")
+        row.addWidget(self.adapter_button)
         self.state = StateLabel()
         row.addWidget(self.state, 1)
         self.progress = QProgressBar()
@@ -117,6 +128,7 @@ class ModelBar(QWidget):
         self.button.setText(self._short(name))
         self.button.setToolTip(str(folder) if folder is not None else "")
         self.button.setAccessibleName(fill(self.tr("Model: {name}"), name=self._short(name)))
+        self._show_adapter(folder)
         loading = state is EngineState.LOADING
         if loading and not self._clock.isActive():
             self._estimate = Estimate(1)
@@ -128,6 +140,24 @@ class ModelBar(QWidget):
             return
         self._clock.stop()
         self.state.show_text(self._describe(state, client.loaded, opened=options is not None))
+
+    def _show_adapter(self, model: Path | None) -> None:
+        """Show which adapter the next answers use."""
+        used = self._context.adapters.used(model) if model is not None else None
+        name = self._short(used.name) if used is not None else self.tr("No adapter")
+        self.adapter_button.setText(name)
+        self.adapter_button.setToolTip(str(used.folder) if used is not None else "")
+        self.adapter_button.setAccessibleName(fill(self.tr("Adapter: {name}"), name=name))
+        self.adapter_button.setVisible(model is not None)
+
+    def ask_for_adapter(self) -> None:
+        """Ask for the folder of an adapter, and use it."""
+        begin = str(self._context.data / "adapters")
+        folder = QFileDialog.getExistingDirectory(
+            self, self.tr("Choose the folder of an adapter"), begin
+        )
+        if folder:
+            self._context.use_adapter(Path(folder))
 
     def ask_for_folder(self) -> None:
         """Ask for a model folder, and open it."""
@@ -219,8 +249,40 @@ class ModelBar(QWidget):
         if client.answering:
             self._add(self.tr("To change the model, stop the answer first."), None)
 
-    def _add(self, text: str, do: object, *, enabled: bool = True) -> QAction:
-        action = self.menu.addAction(text)
+    def _fill_adapters(self) -> None:
+        """Make the menu of the adapters: it shows what can be done now."""
+        context, menu = self._context, self.adapter_menu
+        client = context.engine.client
+        options = client.options
+        menu.clear()
+        if options is None:
+            return
+        busy = client.answering or client.lent or client.opening is not None
+        known, used = context.adapters.of(options.folder), context.adapters.used(options.folder)
+        none = self._add(self.tr("No adapter"), partial(context.use_adapter, None), menu=menu)
+        none.setCheckable(True)
+        none.setChecked(used is None)
+        for choice in known:
+            use = partial(context.use_adapter, choice.folder)
+            # Another one that is loaded is used without a wait, also during an answer.
+            can = not busy or choice in options.adapters
+            action = self._add(_escaped(choice.name), use, menu=menu, enabled=can)
+            action.setToolTip(str(choice.folder))
+            action.setCheckable(True)
+            action.setChecked(choice == used)
+        menu.addSeparator()
+        self._add(self.tr("Add an adapter…"), self.ask_for_adapter, menu=menu, enabled=not busy)
+        self._add(self.tr("Teach a new adapter…"), partial(context.show_page, "teach"), menu=menu)
+        if known:
+            remove = menu.addMenu(self.tr("Remove from this list"))
+            for choice in known:
+                forget = partial(context.adapters.forget, options.folder, choice)
+                self._add(_escaped(choice.name), forget, menu=remove)
+
+    def _add(
+        self, text: str, do: object, *, enabled: bool = True, menu: QMenu | None = None
+    ) -> QAction:
+        action = (menu or self.menu).addAction(text)
         action.setEnabled(enabled and do is not None)
         if callable(do):
             action.triggered.connect(lambda _=False: do())
@@ -231,4 +293,9 @@ def _row(folder: Path) -> str:
     """Return the text of a recent folder: its name, and where it is."""
     name = model_name(folder)
     place = "" if name == "demo" else f"  ({folder.parent})"
-    return f"{name}{place}".replace("&", "&&")
+    return _escaped(f"{name}{place}")
+
+
+def _escaped(text: str) -> str:
+    """Return a text for a menu, in which "&" marks a key."""
+    return text.replace("&", "&&")

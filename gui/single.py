@@ -35,11 +35,13 @@ class OpenRequest:
 
     files  pictures and folders of pictures, as absolute paths
     model  a model folder
+    adapter  a folder of an adapter; without a model, of the one that is open
     tokens the environment variables that allow the window to come to the front
     """
 
     files: tuple[Path, ...] = ()
     model: Path | None = None
+    adapter: Path | None = None
     tokens: Mapping[str, str]
 
     def encode(self) -> bytes:
@@ -47,6 +49,7 @@ class OpenRequest:
         values = {
             "files": [os.fspath(file) for file in self.files],
             "model": os.fspath(self.model) if self.model is not None else None,
+            "adapter": os.fspath(self.adapter) if self.adapter is not None else None,
             "tokens": dict(self.tokens),
         }
         return json.dumps(values).encode("ascii") + b"\n"  # escapes names that are not UTF-8
@@ -57,9 +60,11 @@ class OpenRequest:
         values = json.loads(line)
         try:
             files, model, tokens = values["files"], values["model"], values["tokens"]
+            adapter = values["adapter"]
             return cls(
                 files=tuple(map(Path, files)),
                 model=Path(model) if model is not None else None,
+                adapter=Path(adapter) if adapter is not None else None,
                 tokens={name: str(tokens[name]) for name in _TOKENS if name in tokens},
             )
         except (TypeError, KeyError) as error:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from msgspec import structs
 from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
@@ -24,22 +25,26 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.errors import AdapterError
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
+from cogvlm2_lite.weights.adapter_names import CONFIG_NAME
 from cogvlm2_lite.worker.client import EngineState
 from gui import theme
 from gui.background.attachments import Attachments
-from gui.background.engine import EngineBridge
+from gui.background.engine import EngineBridge, LoadError
 from gui.background.tasks import Tasks
 from gui.chat.banner import MessageKind
-from gui.chat.dropped import DroppedContent, is_folder
+from gui.chat.dropped import DroppedContent, is_file, is_folder
 from gui.context import Context, model_name
+from gui.data.adapters import KnownAdapters
 from gui.data.history import History
 from gui.data.settings import Preferences
 from gui.drops import Drops
 from gui.model_bar import ModelBar
-from gui.pages.command_page import is_running
+from gui.pages.command_page import is_running, why_not_now
 from gui.teach.run import DATA_SUFFIXES
 from gui.translatable import QT_TRANSLATE_NOOP
-from gui.translation import translate
+from gui.translation import error_text, fill, sentences, translate
 
 _LEAST_BUTTON = 70
 _AROUND_ICON = 18
@@ -216,6 +221,8 @@ class MainWindow(QMainWindow):
             open_model=self.open_model,
             load_model=self.load_model,
             choose_model=lambda: self.model_bar.ask_for_folder(),
+            adapters=KnownAdapters(settings),
+            use_adapter=self.use_adapter,
             use=self._touch,
             show_page=self.show_page,
             open_conversation=self.open_conversation,
@@ -223,6 +230,8 @@ class MainWindow(QMainWindow):
         )
         self.drops = Drops(self, self.take, self._say_no_picture)
         self._budget: tuple[LoadOptions, dict[str, str]] | None = None
+        self._adapter: tuple[LoadOptions, AdapterChoice] | None = None
+        self._failure: LoadError | None = None
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.timeout.connect(self._unload_idle)
@@ -235,10 +244,16 @@ class MainWindow(QMainWindow):
         self._build()
         self._restore()
 
-    def open_model(self, folder: Path, budget: Mapping[str, str] | None = None) -> None:
+    def open_model(
+        self,
+        folder: Path,
+        budget: Mapping[str, str] | None = None,
+        adapter: Path | None = None,
+    ) -> None:
         """Open a model folder. It is remembered for the next start once it is loaded.
 
-        budget  new values of the settings "vram" and "ram", which are set then, too
+        budget   new values of the settings "vram" and "ram", which are set then, too
+        adapter  a folder of an adapter that is used then; None: the one that was used last
         """
         client = self.context.engine.client
         if client.answering:
@@ -250,27 +265,67 @@ class MainWindow(QMainWindow):
             self._show_in_chat(is_running())
             return
         options = self._load_options(folder, budget or {})
+        self._adapter = None
+        if adapter is not None:
+            choice = self.context.adapters.choice(folder, adapter)
+            before = client.options
+            loaded = before.adapters if before is not None and before.folder == folder else ()
+            others = [other for other in loaded if other.folder != choice.folder]
+            options = structs.replace(options, adapters=(choice, *others))
+            self._adapter = (options, choice)
         self._budget = (options, dict(budget)) if budget else None
         client.open(options)
 
-    def load_model(self) -> None:
+    def load_model(self, adapter: Path | None = None) -> None:
         """Load the model again after an unload, a crash or a failed load, with today's settings.
 
-        Without a model, the last one of an earlier session is opened.
+        Without a model, the last one of an earlier session is opened, with an adapter if one is
+        named.
         """
         client, last = self.context.engine.client, self.context.settings.get("model")
         options = client.options
         if options is None and client.failure is not None:
             options = client.failure.options
         if options is None and last:
-            self.open_model(Path(last))
+            self.open_model(Path(last), adapter=adapter)
         elif options is not None:
             client.restart(self._load_options(options.folder, {}))
 
+    def use_adapter(self, folder: Path | None) -> None:
+        """Use an adapter of the open model in the next answers, or none.
+
+        One that is not loaded yet loads the model again. It is remembered for the model then; if it
+        can't be used, the model goes on without it.
+        """
+        client, known = self.context.engine.client, self.context.adapters
+        options = client.options
+        if options is None:
+            self._show_in_chat(why_not_now(client), cause="adapter")
+            return
+        choice = known.choice(options.folder, folder) if folder is not None else None
+        if choice is None or choice in options.adapters:
+            known.use(options.folder, choice)
+        else:
+            self.open_model(options.folder, adapter=folder)
+
+    def _leave_adapter(self, failure: LoadError) -> None:
+        """Open a model without the adapter with which it can't be loaded at the start."""
+        folder = failure.options.folder
+        self.context.adapters.use(folder, None)
+        self._show_in_chat(
+            sentences(
+                fill(self.tr("The adapter can't be used: {why}"), why=error_text(failure.error)),
+                self.tr("The model is opened without it."),
+            ),
+            cause="adapter",
+        )
+        self.open_model(folder)
+
     def _load_options(self, folder: Path, budget: Mapping[str, str]) -> LoadOptions:
-        settings = self.context.settings
+        settings, used = self.context.settings, self.context.adapters.used(folder)
         return LoadOptions(
             folder=folder,
+            adapters=(used,) if used is not None else (),
             vram=budget.get("vram", settings.get("vram")) or None,
             ram=budget.get("ram", settings.get("ram")) or None,
         )
@@ -281,6 +336,9 @@ class MainWindow(QMainWindow):
         settings.set("model", folder)
         recent = [folder, *(r for r in settings.get("recent_models") if r != folder)]
         settings.set("recent_models", recent[:8])
+        if self._adapter is not None and self._adapter[0] == options:
+            self.context.adapters.use(options.folder, self._adapter[1])
+            self._adapter = None
         if self._budget is not None and self._budget[0] == options:
             for name, value in self._budget[1].items():
                 settings.set(name, value)
@@ -318,6 +376,9 @@ class MainWindow(QMainWindow):
 
         The page "Batch" gets all files that are dropped on it, and "Teach" gets folders and data.
         """
+        if len(content.files) == 1 and is_file(content.files[0] / CONFIG_NAME):
+            self.use_adapter(content.files[0])
+            return
         shown, folders = self._stack.currentWidget(), any(map(is_folder, content.files))
         data = any(file.suffix.lower() in DATA_SUFFIXES for file in content.files)
         if shown is self._made.get("teach") and (folders or data):
@@ -338,6 +399,11 @@ class MainWindow(QMainWindow):
 
     def _say_no_picture(self) -> None:
         self._show_in_chat(self.tr("This is not a picture."))
+
+    def _clear_in_chat(self, cause: str) -> None:
+        page: Any = self._made.get("chat")
+        if isinstance(page, ContentReceiver):
+            page.clear_message(cause)
 
     def _show_in_chat(self, text: str, cause: str = "picture") -> None:
         self.show_page("chat")
@@ -535,6 +601,9 @@ class MainWindow(QMainWindow):
     def _setting_changed(self, name: str) -> None:
         if name in ("theme", "font_points", "language"):
             self.appearance_changed.emit()
+        if name == "adapters":
+            self.model_bar.show_state()
+            self._clear_in_chat("adapter")
         if name == "unload_minutes":
             self._touch()
 
@@ -573,6 +642,15 @@ class MainWindow(QMainWindow):
         if client.state is EngineState.READY and options is not None:
             self._remember_model(options)
             self._touch()
+        failure, before = client.failure, self._failure
+        self._failure = failure
+        if (
+            failure is not None
+            and failure is not before
+            and failure.kept is None
+            and isinstance(failure.error, AdapterError)
+        ):
+            self._leave_adapter(failure)
 
     def _restore(self) -> None:
         geometry = self.context.settings.get("geometry")

@@ -173,9 +173,60 @@ WORDING = {
     "Correct them, or use --allow-skipped to train without them.": QT_TRANSLATE_NOOP(
         "Wording", "Correct them, or choose “Train even if many rows can't be used”."
     ),
-    "Choose a smaller --held-out.": QT_TRANSLATE_NOOP("Wording", "Use more pictures."),
-    "Use a lower --lr, or look at these rows: {rows}. The last saved state is kept.": (
-        QT_TRANSLATE_NOOP("Wording", "Look at these rows: {rows}. The last saved state is kept.")
+    "Choose a smaller --held-out, or 0 to hold out none.": QT_TRANSLATE_NOOP(
+        "Wording", "Use more pictures."
+    ),
+    "Use a lower --lr than {rate} with --restart, or look at these rows. The adapter and the state "
+    "of step {saved} are kept.": QT_TRANSLATE_NOOP(
+        "Wording", "Look at these rows. The adapter and the state of step {saved} are kept."
+    ),
+    "Use a lower --lr than {rate} with --restart. The state of step {saved} is kept.": (
+        QT_TRANSLATE_NOOP("Wording", "The state of step {saved} is kept.")
+    ),
+    "The held-out loss is {after} with the adapter and {before} without it, so it does not help. "
+    "Look at the data, or use another --lr.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The held-out loss is {after} with the adapter and {before} without it, so it does not "
+        "help. Look at the data.",
+    ),
+    "The held-out loss has risen at {count} evaluations. The adapter of step {step} is kept; "
+    "--patience stops such a run.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The held-out loss has risen at {count} evaluations. The adapter of step {step} is kept; "
+        "you can stop the run.",
+    ),
+    "The loss has been above {loss} for {steps} steps, and was about {before} before. A lower --lr "
+    "may help.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The loss has been above {loss} for {steps} steps, and was about {before} before.",
+    ),
+    "The answers are learnt by heart: their loss is {loss}, while the held-out loss rises. The "
+    "adapter of step {step} is kept. Fewer --epochs or more data help.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "The answers are learnt by heart: their loss is {loss}, while the held-out loss rises. The "
+        "adapter of step {step} is kept. Fewer passes or more pictures help.",
+    ),
+    "Run the same command again: it continues from the last saved state, of step {saved}. "
+    "`cogvlm2-lite doctor` shows which GPUs still respond.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Press Continue: it goes on after step {saved}, which is saved. The report on the page "
+        "About shows which GPUs still respond.",
+    ),
+    "Free some space, then run the same command again: it continues from the last saved state, of "
+    "step {step}.": QT_TRANSLATE_NOOP(
+        "Wording", "Free some space, then press Continue: it goes on after step {step}."
+    ),
+    "More epochs can be added to a run with --schedule constant. Otherwise use the same number, "
+    "another folder, or --restart to start again.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "Choose the same number of passes, another folder for the adapter, or “Start again from "
+        "the beginning”.",
+    ),
+    "Use --dtype float32.": QT_TRANSLATE_NOOP(
+        "Wording", "The window can't train on this GPU. The command finetune can, in float32."
+    ),
+    "Load one with --adapter FOLDER.": QT_TRANSLATE_NOOP(
+        "Wording", "Choose one with the button next to the model."
     ),
     "Close other programs, allow more memory, or use a smaller --max-tokens or --rank.": _CLOSE,
     "Close other programs, or use a smaller --rank or --max-tokens.": _CLOSE,

@@ -18,7 +18,13 @@ from msgspec import structs
 from PySide6.QtCore import QObject, Signal
 
 from cogvlm2_lite.engine.options import LoadOptions
-from cogvlm2_lite.errors import CheckpointError, CogVLM2LiteError, EngineError, NoFolderError
+from cogvlm2_lite.errors import (
+    AdapterError,
+    CheckpointError,
+    CogVLM2LiteError,
+    EngineError,
+    NoFolderError,
+)
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.worker.client import (
     EngineProcess,
@@ -77,6 +83,17 @@ def check_folder(folder: Path) -> None:
             folder=folder,
             why=error.strerror or error,
         ) from error
+
+
+def _check_adapters(options: LoadOptions) -> None:
+    """Raise AdapterError if a folder is gone, before the model that is used now is released."""
+    for choice in options.adapters:
+        if not choice.folder.is_dir():
+            raise AdapterError(
+                "There is no adapter folder {folder}.",
+                hint="It was moved or deleted, or its disk is not connected. Choose another one.",
+                folder=choice.folder,
+            )
 
 
 class EngineClient:
@@ -259,6 +276,7 @@ class EngineClient:
         process = self._process
         try:
             self._check(options.folder)
+            _check_adapters(options)
         except CogVLM2LiteError as error:
             self._opening = process.options if process is not None and not self._proven else None
             self._failure = LoadError(options=options, error=error, kept=self.options)

@@ -303,7 +303,7 @@ class BatchPage(CommandPage):
                 )
             )
             return False
-        settings = self._context.settings
+        settings, adapter = self._context.settings, self._context.adapter
         client.lend()
         self._run = run
         self.command.start(
@@ -314,6 +314,7 @@ class BatchPage(CommandPage):
                 vram=settings.get("vram"),
                 ram=settings.get("ram"),
                 only_file=self._only_file,
+                adapter=adapter.folder if adapter is not None else None,
             )
         )
         self._show_rows()

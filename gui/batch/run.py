@@ -130,15 +130,28 @@ def count_own_texts(job: Job) -> int:
 
 
 def arguments(
-    job: Job, model: Path, sampling: Sampling, *, vram: str, ram: str, only_file: Path | None
+    job: Job,
+    model: Path,
+    sampling: Sampling,
+    *,
+    vram: str,
+    ram: str,
+    only_file: Path | None,
+    adapter: Path | None = None,
 ) -> list[str]:
-    """Return the arguments of `cogvlm2-lite`. only_file: a file with the names of `job.only`."""
+    """Return the arguments of `cogvlm2-lite`.
+
+    only_file  a file with the names of `job.only`
+    adapter    that all answers use
+    """
     found = ["batch", str(model), str(job.folder), f"--question={job.question}"]
     found += ["--json", "--control", f"--existing={job.existing.value}"]
     if job.output is not None:
         found += ["--output", str(job.output)]
     if only_file is not None:
         found += ["--only", str(only_file)]
+    if adapter is not None:
+        found.append(f"--adapter={adapter}")
     for option, wanted in (
         ("--recursive", job.recursive),
         ("--no-text", not job.texts),

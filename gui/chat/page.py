@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.errors import AdapterError, DoesNotFitError
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.inputs.formats import readable_suffixes
 from cogvlm2_lite.worker.client import EngineState
@@ -685,6 +685,15 @@ class ChatPage(QWidget):
         conversation = draft.conversation
         assert conversation is not None
         cut = conversation.turns[turn_id]
+        options = self._context.engine.client.options
+        loaded = {choice.name for choice in options.adapters} if options is not None else set()
+        if cut.adapter and cut.adapter not in loaded:
+            text = self.tr(
+                "This answer used the adapter {name}. Choose it at the top, then continue."
+            )
+            self.show_message(fill(text, name=cut.adapter), kind=MessageKind.INFO, cause="adapter")
+            self._show_state()
+            return
         turn = conversation.reopen(turn_id)
         if not self._guard(lambda: self._context.history.write(turn)):
             conversation.turns[turn_id] = cut
@@ -797,8 +806,15 @@ class ChatPage(QWidget):
             file, page = waiting.file, waiting.page
             if draft.current is not None and not file:
                 file, page = draft.current.name, draft.current.page_of_several
+            adapter = self._context.adapter
             turn = self._context.history.ask(
-                draft.conversation, waiting.question, parent, parts, file=file, page=page
+                draft.conversation,
+                waiting.question,
+                parent,
+                parts,
+                file=file,
+                page=page,
+                adapter=adapter.name if adapter is not None else "",
             )
             self._keep_rotation(draft)
         except HistoryError as error:
@@ -839,6 +855,7 @@ class ChatPage(QWidget):
             sampling=sampling_of(self._context.settings),
             continue_from=continue_from,
             continue_ids=continue_ids,
+            adapter=turn.adapter,
         )
         self._answering.begin(conversation, turn.id, ask, _cuts(turn, draft.current))
         self._show_state()
@@ -928,16 +945,22 @@ class ChatPage(QWidget):
 
     def _show_failure(self, failure: LoadError) -> None:
         """Show which model could not be loaded, why, and what to do."""
+        why, of_adapter = error_text(failure.error), isinstance(failure.error, AdapterError)
         text = fill(
             self.tr("{model} can't be opened: {why}"),
             model=model_name(failure.options.folder),
-            why=error_text(failure.error),
+            why=why,
         )
+        if of_adapter:
+            text = fill(self.tr("The adapter can't be used: {why}"), why=why)
         if failure.kept is not None:
             kept = model_name(failure.kept.folder)
             text = sentences(text, fill(self.tr("The model {model} is still used."), model=kept))
         self._banner.show_message(
-            text, cause="model", again=True, memory=isinstance(failure.error, DoesNotFitError)
+            text,
+            cause="model",
+            again=not of_adapter,
+            memory=isinstance(failure.error, DoesNotFitError),
         )
 
     def _show_state(self) -> None:
@@ -963,7 +986,12 @@ class ChatPage(QWidget):
 
     def _warn(self) -> None:
         """Show what is wrong with the files of the model that has just been loaded."""
-        warnings = self._warned.warnings if self._warned is not None else ()
+        loaded = self._warned
+        remarks = loaded.adapter_remarks if loaded is not None else ()
+        if remarks:
+            text = sentences(*map(translate, remarks))
+            self._banner.show_message(text, kind=MessageKind.INFO, cause="adapter")
+        warnings = loaded.warnings if loaded is not None else ()
         if warnings:
             self._banner.show_message(
                 sentences(*map(translate, warnings)), kind=MessageKind.WARNING, cause="files"

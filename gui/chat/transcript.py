@@ -36,7 +36,8 @@ from gui.chat.question_editor import QuestionEditor
 from gui.chat.turn_picture import PictureSource, TurnPicture
 from gui.controls import tool_button
 from gui.data.rendering import tables
-from gui.data.state import Conversation, Status, Turn
+from gui.data.state import Conversation, Stats, Status, Turn
+from gui.pages.frame import plain_label
 from gui.translation import fill, sentences
 
 _MARGIN = 24
@@ -231,9 +232,7 @@ class TurnView(QWidget):
                 self.left.emit()
 
     def _line(self, column: QVBoxLayout, kind: str) -> QLabel:
-        label = QLabel()
-        label.setProperty("kind", kind)
-        label.setWordWrap(True)
+        label = plain_label(kind=kind)
         column.addWidget(label)
         return label
 
@@ -314,9 +313,11 @@ class TurnView(QWidget):
         self.continue_button.setVisible(self.turn.is_cut and last)
 
     def _stats(self) -> str:
-        stats = self.turn.stats
-        if stats is None:
-            return ""
+        stats, adapter = self.turn.stats, self.turn.adapter
+        with_adapter = fill(self.tr("Adapter: {name}."), name=adapter) if adapter else ""
+        return sentences(with_adapter, self._counts(stats) if stats is not None else "")
+
+    def _counts(self, stats: Stats) -> str:
         text = fill(
             self.tr(
                 "{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, "

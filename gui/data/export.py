@@ -172,9 +172,10 @@ def picture_kind(picture: bytes) -> str:
 
 
 def _head(turn: Turn) -> str:
-    """Return when a question was asked, and about which file and page."""
+    """Return when a question was asked, about which file and page, and with which adapter."""
     page = f"page {turn.page}" if turn.page is not None else ""
-    return ", ".join(filter(None, (_time(turn.created), turn.file, page)))
+    adapter = f"adapter {turn.adapter}" if turn.adapter else ""
+    return ", ".join(filter(None, (_time(turn.created), turn.file, page, adapter)))
 
 
 def _escaped(text: str) -> str:

@@ -95,6 +95,12 @@ _MIGRATIONS = (
         length INTEGER NOT NULL
     );
     """,
+    """
+    CREATE TABLE IF NOT EXISTS adapted (
+        turn INTEGER PRIMARY KEY REFERENCES turn(id) ON DELETE CASCADE,
+        adapter TEXT NOT NULL
+    );
+    """,
 )
 VERSION = len(_MIGRATIONS)
 
@@ -228,8 +234,10 @@ class History:
             ).fetchone()
             turns = self._db.execute(
                 "SELECT id, parent, question, answer, status, notes, error, stats, created, parts, "
-                "file, page, ended, length FROM turn LEFT JOIN source ON source.turn = turn.id "
-                "LEFT JOIN series ON series.turn = turn.id WHERE conversation = ? ORDER BY id",
+                "file, page, ended, length, adapter FROM turn "
+                "LEFT JOIN source ON source.turn = turn.id "
+                "LEFT JOIN series ON series.turn = turn.id "
+                "LEFT JOIN adapted ON adapted.turn = turn.id WHERE conversation = ? ORDER BY id",
                 (conversation_id,),
             ).fetchall()
         if row is None:
@@ -321,6 +329,7 @@ class History:
                 assert made is not None
                 numbers[turn.id] = made
                 self._insert_source(made, turn.file, turn.page)
+                self._insert_adapter(made, turn.adapter)
                 self._write_series(replace(turn, id=made))
             self._db.execute(
                 "UPDATE conversation SET leaf = ? WHERE id = ?", (numbers[foreign.leaf], number)
@@ -342,6 +351,10 @@ class History:
                 "INSERT INTO source (turn, file, page) VALUES (?, ?, ?)", (turn, file, page)
             )
 
+    def _insert_adapter(self, turn: int, adapter: str) -> None:
+        if adapter:
+            self._db.execute("INSERT INTO adapted (turn, adapter) VALUES (?, ?)", (turn, adapter))
+
     # Turns
 
     def ask(
@@ -353,10 +366,11 @@ class History:
         *,
         file: str = "",
         page: int | None = None,
+        adapter: str = "",
     ) -> Turn:
         """Save a question and add it to the conversation, before the engine is asked.
 
-        parts, file, page  as in Turn
+        parts, file, page, adapter  as in Turn
 
         After a HistoryError the conversation is unchanged.
         """
@@ -378,6 +392,7 @@ class History:
             )
             assert made.lastrowid is not None
             self._insert_source(made.lastrowid, file, page)
+            self._insert_adapter(made.lastrowid, adapter)
             turn = Turn(
                 id=made.lastrowid,
                 parent=parent,
@@ -385,6 +400,7 @@ class History:
                 parts=parts,
                 page=page,
                 file=file,
+                adapter=adapter,
                 ended=0 if len(parts) > 1 else None,
                 created=now,
             )
@@ -707,6 +723,7 @@ def _turn(row: tuple[Any, ...]) -> Turn:
         page=row[11],
         ended=row[12],
         ended_length=row[13] or 0,
+        adapter=row[14] or "",
     )
 
 

@@ -73,6 +73,7 @@ class _Turn(Struct, kw_only=True):
     parts: Annotated[list[_Part], Meta(max_length=1000)] = []
     page: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     file: str = ""
+    adapter: str = ""
     ended: Count | None = None
     ended_length: Count = 0
 
@@ -201,6 +202,7 @@ def _turn(value: _Turn) -> Turn:
         ended=value.ended,
         ended_length=value.ended_length,
         file=escape_line(_replace_surrogates(value.file)),
+        adapter=escape_line(_replace_surrogates(value.adapter)),
     )
 
 

@@ -188,6 +188,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(name="model", default=""),
     Setting(name="recent_models", default=[]),
+    Setting(name="adapters", default=[]),
     Setting(name="second_picture_new", default=True),
     Setting(name="recent_pictures", default=[]),
     Setting(name="presets", default=[]),

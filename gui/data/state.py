@@ -84,6 +84,7 @@ class Turn:
             is asked about one after the other, and `answer` has all answers
     page    of the file, which has several, from 1; None: it has one, or an earlier version asked
     file    name of the picture's file, or where the picture came from; "" without a picture
+    adapter the adapter that the answer uses; "": none
     ended   how many of several parts have their whole answer; None: not known, or not several
     ended_length  so many letters of `answer` are about these parts
     notes   notices of the engine: streaming, new plans, dropped turns
@@ -96,6 +97,7 @@ class Turn:
     parts: tuple[Part, ...] = ()
     page: int | None = None
     file: str = ""
+    adapter: str = ""
     ended: int | None = None
     ended_length: int = 0
     answer: str = ""

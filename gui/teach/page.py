@@ -114,6 +114,9 @@ class TeachPage(CommandPage):
         self.stop_button.setText(self.tr("Stop"))
         self.stop_button.setToolTip(self.tr("Ends after the step, and saves"))
         row.add_stretch()
+        self.use_button = push(row, self._use)
+        self.use_button.setText(self.tr("Use it"))
+        self.use_button.setToolTip(self.tr("The next answers in the chat use the new adapter"))
         self.report_button = push(row, self._open_report)
         self.report_button.setText(self.tr("Open the report"))
         self.folder_button = push(row, self._open_folder)
@@ -217,7 +220,12 @@ class TeachPage(CommandPage):
         folder = client.options.folder
         client.lend()
         self._run, self._planning = TeachRun(job=job), planning
-        self.command.start(arguments(job, folder, plan=planning))
+        settings = self._context.settings
+        self.command.start(
+            arguments(
+                job, folder, vram=settings.get("vram"), ram=settings.get("ram"), plan=planning
+            )
+        )
         self._show()
 
     def _on_event(self, event: dict[str, object]) -> None:
@@ -289,7 +297,7 @@ class TeachPage(CommandPage):
         self.form.setEnabled(not running)
         # Losses and answers then fit on one screen.
         self.form.setVisible(not running or self._planning)
-        for button in (self.report_button, self.folder_button):
+        for button in (self.use_button, self.report_button, self.folder_button):
             button.setVisible(finished)
 
     def _sentence(self, run: TeachRun) -> str:
@@ -334,16 +342,17 @@ class TeachPage(CommandPage):
 
     def _result(self, run: TeachRun) -> str:
         folder = escape_line(str(run.job.output))
-        text = fill(self.tr("Finished: {folder}."), folder=folder)
-        if not run.asked:
-            return text
-        answers = fill(
-            self.tr("{right} of {asked} held-out answers are right, {before} before."),
-            right=run.right,
-            asked=run.asked,
-            before=run.right_before,
-        )
-        return sentences(text, answers)
+        texts = [fill(self.tr("Finished: {folder}."), folder=folder)]
+        if run.asked:
+            answers = self.tr("{right} of {asked} held-out answers are right, {before} before.")
+            texts.append(fill(answers, right=run.right, asked=run.asked, before=run.right_before))
+        named = {
+            "held_out": self.tr("Held-out loss {after:.3f}, {before:.3f} before."),
+            "old": self.tr("Loss of old questions {after:.3f}, {before:.3f} before."),
+        }
+        for name, (after, before) in run.compared.items():
+            texts.append(fill(named[name], after=after, before=before))
+        return sentences(*texts)
 
     def _plan_text(self, plan: Plan) -> str:
         learnt = fill(
@@ -386,6 +395,11 @@ class TeachPage(CommandPage):
         high += sum(table.rowHeight(row) for row in range(table.rowCount()))
         if high != table.height():
             table.setFixedHeight(high)
+
+    def _use(self) -> None:
+        if self._run is not None:
+            self._context.use_adapter(self._run.job.output)
+            self._context.show_page("chat")
 
     def _open_report(self) -> None:
         if self._run is not None:

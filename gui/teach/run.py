@@ -70,7 +70,9 @@ class Job:
     restart: bool = False
 
 
-def arguments(job: Job, model: Path, *, plan: bool = False) -> list[str]:
+def arguments(
+    job: Job, model: Path, *, vram: str = "", ram: str = "", plan: bool = False
+) -> list[str]:
     """Return the arguments of `cogvlm2-lite`. plan: only show what would be done"""
     found = ["finetune", str(model), str(job.data), str(job.output), "--json", "--control"]
     replay = f"{job.replay}:{job.share / 100:g}" if job.replay is not None else ""
@@ -80,6 +82,8 @@ def arguments(job: Job, model: Path, *, plan: bool = False) -> list[str]:
         ("--replay", replay),
         ("--ask", job.question),
         ("--labels", job.labels),
+        ("--vram", vram),
+        ("--ram", ram),
     )
     found += [f"{option}={value}" for option, value in options if value]
     flags = (("--plan", plan), ("--allow-skipped", job.skips), ("--restart", job.restart))
@@ -123,13 +127,15 @@ class Sample:
 class TeachRun:
     """The progress and the losses, updated by the command's events (`apply_event`).
 
-    loss          of the last step
+    loss          of the last step; None if it was not a finite number
     seconds_left  None while it is unknown
     training      losses of the steps
     held_out      losses of the held-out answers
     best          the step with the lowest of them, whose adapter is kept; 0: none yet
     saved         the step of the last saved state
     prepared      pictures whose features are computed, and of how many
+    compared      losses of the adapter that is kept and of the model without one: "held_out", and
+                  "old" of what the model knew already
     samples       held-out questions with their answers, by their numbers
     error         why the run failed, a message
     notes         messages about the data and the run
@@ -149,6 +155,7 @@ class TeachRun:
     asked: int = 0
     right: int = 0
     right_before: int = 0
+    compared: dict[str, tuple[float, float]] = field(default_factory=dict)
     prepared: tuple[int, int] = (0, 0)
     samples: dict[int, Sample] = field(default_factory=dict)
     error: str = ""
@@ -168,10 +175,10 @@ class TeachRun:
             case "step":
                 self.step, self.epoch, self.loss = event["step"], event["epoch"], event["loss"]
                 self.seconds_left = event["seconds_left"]
-                self.training.append((self.step, event["loss"]))
+                _add(self.training, event)
                 self._go_on(RunState.TEACHING)
             case "evaluated":
-                self.held_out.append((event["step"], event["loss"]))
+                _add(self.held_out, event)
                 if event["best"]:
                     self.best = event["step"]
             case "sample":
@@ -187,6 +194,11 @@ class TeachRun:
             case "finished":
                 self.asked = event["asked"]
                 self.right, self.right_before = event["right"], event["right_before"]
+                self.compared = {
+                    name: (event[name], event[f"{name}_before"])
+                    for name in ("held_out", "old")
+                    if event[name] is not None and event[f"{name}_before"] is not None
+                }
                 self._end(RunState.FINISHED)
             case "error":
                 self.error = join(event["message"], event["hint"])
@@ -265,6 +277,12 @@ def has_state(folder: Path) -> bool:
         return (folder / "training" / "state.json").is_file()
     except (OSError, ValueError):  # a name that can't exist
         return False
+
+
+def _add(losses: list[Loss], event: Mapping[str, Any]) -> None:
+    """Add the loss of an event, unless it was not a finite number, which JSON does not have."""
+    if event["loss"] is not None:
+        losses.append((event["step"], event["loss"]))
 
 
 def _plan(event: Mapping[str, Any]) -> Plan:

@@ -338,8 +338,16 @@
         <translation>此安装不包含演示模型。</translation>
     </message>
     <message>
+        <source>This answer used the adapter {name}. Choose it at the top, then continue.</source>
+        <translation>这个回答使用了适配器 {name}。请在顶部选择它，然后继续。</translation>
+    </message>
+    <message>
         <source>{model} can&apos;t be opened: {why}</source>
         <translation>无法打开 {model}：{why}</translation>
+    </message>
+    <message>
+        <source>The adapter can&apos;t be used: {why}</source>
+        <translation>无法使用该适配器：{why}</translation>
     </message>
     <message>
         <source>The model {model} is still used.</source>
@@ -1191,6 +1199,14 @@
     <message>
         <source>An answer is being written. Wait for it or stop it first.</source>
         <translation>正在生成回答。请等它完成，或先停止。</translation>
+    </message>
+    <message>
+        <source>The adapter can&apos;t be used: {why}</source>
+        <translation>无法使用该适配器：{why}</translation>
+    </message>
+    <message>
+        <source>The model is opened without it.</source>
+        <translation>将不使用它打开模型。</translation>
     </message>
     <message>
         <source>There is no picture on the clipboard.</source>
@@ -3653,6 +3669,10 @@
     <message>
         <source>Check that the disk is connected and that you may read the folder.</source>
         <translation>请检查磁盘是否已连接，以及您是否有权读取该文件夹。</translation>
+    </message>
+    <message>
+        <source>It was moved or deleted, or its disk is not connected. Choose another one.</source>
+        <translation>它已被移动或删除，或所在磁盘未连接。请选择另一个。</translation>
     </message>
     <message>
         <source>No model is open.</source>
@@ -6458,6 +6478,18 @@
         <translation>模型：{name}</translation>
     </message>
     <message>
+        <source>No adapter</source>
+        <translation>无适配器</translation>
+    </message>
+    <message>
+        <source>Adapter: {name}</source>
+        <translation>适配器：{name}</translation>
+    </message>
+    <message>
+        <source>Choose the folder of an adapter</source>
+        <translation>选择适配器的文件夹</translation>
+    </message>
+    <message>
         <source>Open a model folder</source>
         <translation>打开模型文件夹</translation>
     </message>
@@ -6516,6 +6548,18 @@
     <message>
         <source>To change the model, stop the answer first.</source>
         <translation>要更换模型，请先停止回答。</translation>
+    </message>
+    <message>
+        <source>Add an adapter…</source>
+        <translation>添加适配器…</translation>
+    </message>
+    <message>
+        <source>Teach a new adapter…</source>
+        <translation>训练新的适配器…</translation>
+    </message>
+    <message>
+        <source>Remove from this list</source>
+        <translation>从此列表中移除</translation>
     </message>
 </context>
 <context>
@@ -7532,6 +7576,14 @@ or open a file.</source>
         <translation>在这一步之后结束并保存</translation>
     </message>
     <message>
+        <source>Use it</source>
+        <translation>使用它</translation>
+    </message>
+    <message>
+        <source>The next answers in the chat use the new adapter</source>
+        <translation>对话中接下来的回答使用新的适配器</translation>
+    </message>
+    <message>
         <source>Open the report</source>
         <translation>打开报告</translation>
     </message>
@@ -7640,6 +7692,14 @@ or open a file.</source>
         <translation>{asked} 个留出问题中答对 {right} 个，训练前为 {before} 个。</translation>
     </message>
     <message>
+        <source>Held-out loss {after:.3f}, {before:.3f} before.</source>
+        <translation>留出损失 {after:.3f}，训练前为 {before:.3f}。</translation>
+    </message>
+    <message>
+        <source>Loss of old questions {after:.3f}, {before:.3f} before.</source>
+        <translation>旧问题的损失 {after:.3f}，训练前为 {before:.3f}。</translation>
+    </message>
+    <message>
         <source>{answers} answers about {pictures} pictures to learn, {held_out} held out.</source>
         <translation>要学习关于 {pictures} 张图片的 {answers} 个回答，留出 {held_out} 个。</translation>
     </message>
@@ -7728,6 +7788,10 @@ or open a file.</source>
     <message>
         <source>Preparing…</source>
         <translation>正在准备…</translation>
+    </message>
+    <message>
+        <source>Adapter: {name}.</source>
+        <translation>适配器：{name}。</translation>
     </message>
     <message>
         <source>{tokens} tokens, {rate:.1f} tokens/s; picture {encode:.2f} s, reading {prefill:.2f} s, answering {decode:.2f} s</source>
@@ -7972,8 +8036,48 @@ or open a file.</source>
         <translation>请使用更多图片。</translation>
     </message>
     <message>
-        <source>Look at these rows: {rows}. The last saved state is kept.</source>
-        <translation>请查看这些行：{rows}。最后保存的状态已保留。</translation>
+        <source>Look at these rows. The adapter and the state of step {saved} are kept.</source>
+        <translation>请查看这些行。第 {saved} 步的适配器和状态已保留。</translation>
+    </message>
+    <message>
+        <source>The state of step {saved} is kept.</source>
+        <translation>第 {saved} 步的状态已保留。</translation>
+    </message>
+    <message>
+        <source>The held-out loss is {after} with the adapter and {before} without it, so it does not help. Look at the data.</source>
+        <translation>使用适配器时留出损失为 {after}，不使用时为 {before}，因此它没有帮助。请检查数据。</translation>
+    </message>
+    <message>
+        <source>The held-out loss has risen at {count} evaluations. The adapter of step {step} is kept; you can stop the run.</source>
+        <translation>留出损失已在 {count} 次评估中上升。第 {step} 步的适配器已保留；可以停止训练。</translation>
+    </message>
+    <message>
+        <source>The loss has been above {loss} for {steps} steps, and was about {before} before.</source>
+        <translation>损失已连续 {steps} 步高于 {loss}，之前约为 {before}。</translation>
+    </message>
+    <message>
+        <source>The answers are learnt by heart: their loss is {loss}, while the held-out loss rises. The adapter of step {step} is kept. Fewer passes or more pictures help.</source>
+        <translation>模型在死记回答：它们的损失为 {loss}，而留出损失在上升。第 {step} 步的适配器已保留。减少遍数或增加图片会有帮助。</translation>
+    </message>
+    <message>
+        <source>Press Continue: it goes on after step {saved}, which is saved. The report on the page About shows which GPUs still respond.</source>
+        <translation>请按“继续”：将从已保存的第 {saved} 步之后继续。“关于”页的报告显示哪些 GPU 仍有响应。</translation>
+    </message>
+    <message>
+        <source>Free some space, then press Continue: it goes on after step {step}.</source>
+        <translation>请释放一些空间，然后按“继续”：将从第 {step} 步之后继续。</translation>
+    </message>
+    <message>
+        <source>Choose the same number of passes, another folder for the adapter, or “Start again from the beginning”.</source>
+        <translation>请选择相同的遍数、适配器的另一个文件夹，或“从头重新开始”。</translation>
+    </message>
+    <message>
+        <source>The window can&apos;t train on this GPU. The command finetune can, in float32.</source>
+        <translation>窗口无法在这块 GPU 上训练。命令 finetune 可以用 float32 训练。</translation>
+    </message>
+    <message>
+        <source>Choose one with the button next to the model.</source>
+        <translation>请用模型旁边的按钮选择一个。</translation>
     </message>
     <message>
         <source>Choose one of them, or both, under “Labels”.</source>

@@ -97,8 +97,17 @@ def test_a_question_that_looks_like_an_option_reaches_the_command() -> None:
     from cogvlm2_lite.cli.batch import build_parser
 
     job = Job(folder=Path("in"), question="--recursive?", output=Path("out"), texts=False)
-    line = arguments(job, Path("m"), Sampling(top_k=3), vram="6GiB", ram="", only_file=Path("n"))
+    line = arguments(
+        job,
+        Path("m"),
+        Sampling(top_k=3),
+        vram="6GiB",
+        ram="",
+        only_file=Path("n"),
+        adapter=Path("forms"),
+    )
     args = build_parser().read(line[1:])
+    assert args.adapter == ["forms"]
     assert (args.question, args.recursive, args.no_text) == ("--recursive?", False, True)
     assert (args.output, args.only, args.vram, args.top_k) == (Path("out"), Path("n"), "6GiB", 3)
     assert args.json

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gui.data.export import export, picture_kind
+from gui.data.import_json import parse_export, read_export
 from gui.data.saving import How, SaveError
 from gui.data.state import Conversation, Turn
 from tests.helpers.desk import finished
@@ -60,6 +61,24 @@ def test_html_escapes_and_loads_nothing(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
     assert 'src="data:image/png;base64,' in text
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_an_export_names_the_adapter(tmp_path: Path) -> None:
+    taught = talk()
+    turn = Turn(id=3, parent=1, question="Now?", created=3e9, adapter="my_<b>forms")
+    taught.add(turn)
+    for suffix, shown in (
+        (".md", r"adapter my\_\<b\>forms"), (".txt", "adapter my_<b>forms"),
+        (".html", "adapter my_&lt;b&gt;forms"), (".json", '"adapter": "my_<b>forms"'),
+    ):  # fmt: skip
+        file = tmp_path / f"talk{suffix}"
+        export(taught, b"", file)
+        assert file.read_text("utf-8").count(shown) == 1
+    assert read_export(tmp_path / "talk.json").conversation.turns[3].adapter == turn.adapter
+    content = json.loads((tmp_path / "talk.json").read_text("utf-8"))
+    for each in content["turns"]:  # of an earlier version
+        del each["adapter"]
+    assert parse_export(json.dumps(content).encode(), "old.json").conversation.turns[3].id == 3
 
 
 def test_json_has_every_version(tmp_path: Path) -> None:

@@ -8,11 +8,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from gui.data.history import FILE, PICTURES, UNDO_S, VERSION, History, HistoryError
+from gui.data.history import (
+    _APPLICATION,
+    _MIGRATIONS,
+    FILE,
+    PICTURES,
+    UNDO_S,
+    VERSION,
+    History,
+    HistoryError,
+)
 from gui.data.state import Status
 from tests.helpers.desk import finished
 
@@ -39,7 +49,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     with History(tmp_path) as history:
         picture = history.save_picture(b"picture bytes")
         talk = history.create(picture=picture)
-        turn = history.ask(talk, "What is it?", None)
+        turn = history.ask(talk, "What is it?", None, adapter="dogs")
         talk.append(turn.id, "A dog")
         talk.note(turn.id, "weights came from RAM")
         talk.finish(turn.id, finished("A dog."))
@@ -111,6 +121,25 @@ def test_a_deleted_conversation_comes_back_until_it_is_swept(tmp_path: Path) -> 
         assert not list((tmp_path / PICTURES).iterdir())
         with pytest.raises(HistoryError):
             history.load(talk.id)
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_a_database_of_every_earlier_version_opens(version: int, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        for script in _MIGRATIONS[:version]:
+            database.executescript(script)
+        database.executescript(
+            "INSERT INTO conversation (id, title, leaf, created, changed) "
+            "VALUES (1, 'Old', 1, 1, 1);"
+            "INSERT INTO turn (id, conversation, question, answer, status, created) "
+            "VALUES (1, 1, 'Which?', 'That.', 'done', 1);"
+            f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {version};"
+        )
+    with History(tmp_path) as history:
+        old = history.load(1)
+        assert [(turn.answer, turn.adapter) for turn in old.path()] == [("That.", "")]
+        new = history.ask(old, "And now?", 1, adapter="invoices")
+        assert history.load(1).turns[new.id].adapter == "invoices"
 
 
 def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:

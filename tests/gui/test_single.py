@@ -23,9 +23,9 @@ from PySide6.QtGui import QFileOpenEvent
 from PySide6.QtWidgets import QApplication
 
 from cogvlm2_lite.demo.shipped import checkpoint_folder
-from cogvlm2_lite.errors import NoFolderError, UsageError
+from cogvlm2_lite.errors import AdapterError, NoFolderError, UsageError
 from gui.app import Program
-from gui.command import read_words
+from gui.command import read_adapter_folder, read_words
 from gui.data.history import FILE
 from gui.single import OpenRequest, RequestServer, hand_over, socket_name
 from tests.helpers.desk import Desk
@@ -134,8 +134,8 @@ def served(desk: Desk, tmp_path: Path) -> Iterator[str]:
     server.close()
 
 
-def request(*files: Path, model: Path | None = None) -> OpenRequest:
-    return OpenRequest(files=files, model=model, tokens={})
+def request(*files: Path, model: Path | None = None, adapter: Path | None = None) -> OpenRequest:
+    return OpenRequest(files=files, model=model, adapter=adapter, tokens={})
 
 
 def test_a_file_starts_a_conversation_in_the_window_and_raises_it(
@@ -163,6 +163,22 @@ def test_a_model_is_opened_in_the_window(desk: Desk, served: str) -> None:
     from_elsewhere(desk, served, request(model=checkpoint_folder()))
     desk.qtbot.waitUntil(lambda: desk.chat.status.text() == "Ready")
     assert desk.engine.options.folder == checkpoint_folder()
+
+
+def test_an_adapter_is_used_in_the_window(desk: Desk, served: str, tmp_path: Path) -> None:
+    button = desk.program.window.model_bar.adapter_button
+    for number, model in enumerate((checkpoint_folder(), None)):
+        folder = tmp_path / f"adapter{number}"
+        folder.mkdir()
+        from_elsewhere(desk, served, request(model=model, adapter=folder))
+        desk.qtbot.waitUntil(lambda name=folder.name: button.text() == name)
+        assert desk.engine.options.adapters[0].folder == folder
+
+
+def test_the_folder_of_an_adapter_is_looked_for_before_the_window_opens(tmp_path: Path) -> None:
+    assert read_adapter_folder(tmp_path.as_uri()) == tmp_path
+    with pytest.raises(AdapterError, match="There is no adapter folder"):
+        read_adapter_folder(str(tmp_path / "gone"))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ emit("evaluated", step=3, loss=0.5, best=True)
 emit("sample", step=3, number=0, question="Which rows?", expected="top", answer="top")
 emit("notice", step=3, text="The held-out loss rises.")
 emit("saved", step=3)
-emit("finished", folder=sys.argv[3], asked=8, right=7, right_before=1)
+emit("finished", folder=sys.argv[3], asked=8, right=7, right_before=1, held_out=0.5,
+     held_out_before=2.5, old=0.1, old_before=None)
 """
 PLANNED: dict[str, Any] = {
     "event": "planned", "form": "JSON", "answers": 36, "pictures": 30, "held_out": 4,
@@ -73,10 +74,10 @@ def test_the_form_becomes_options_of_the_command() -> None:
         preset="both", epochs=2, replay=Path("old.jsonl"), share=30, question="What is it?",
         labels="zh", skips=True, restart=True,
     )  # fmt: skip
-    assert arguments(full, Path("m"), plan=True) == [
+    assert arguments(full, Path("m"), vram="6GiB", ram="8GiB", plan=True) == [
         "finetune", "m", "d", "o", "--json", "--control", "--preset=both", "--epochs=2",
-        "--replay=old.jsonl:0.3", "--ask=What is it?", "--labels=zh", "--plan", "--allow-skipped",
-        "--restart",
+        "--replay=old.jsonl:0.3", "--ask=What is it?", "--labels=zh", "--vram=6GiB", "--ram=8GiB",
+        "--plan", "--allow-skipped", "--restart",
     ]  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def test_the_options_exist_and_every_aim_has_a_preset() -> None:
     full = job(replay=Path("r"), epochs=1, question="q", labels="en", skips=True, restart=True)
     for aim in AIMS:
         assert aim.preset in PRESETS
-        words = arguments(full, Path("m"), plan=True)[1:]
+        words = arguments(full, Path("m"), vram="6GiB", ram="8GiB", plan=True)[1:]
         assert build_parser().read(words).preset == "words"
 
 
@@ -100,6 +101,7 @@ def test_a_run_follows_the_events() -> None:
     run.apply_event(step(1, 4.0))
     run.apply_event({"event": "evaluated", "step": 1, "loss": 3.0, "best": True, "old": 0.1})
     run.apply_event({"event": "saved", "step": 1})
+    run.apply_event({**step(2), "loss": None})  # not a finite number
     assert (run.training, run.held_out, run.saved) == ([(1, 4.0)], [(1, 3.0)], 1)
     run.apply_event({"event": "interrupted", "step": 1, "saved": 1})
     assert (run.state, run.seconds_left) == (RunState.STOPPED, None)
@@ -230,7 +232,8 @@ def test_a_run_shows_losses_and_answers_and_opens_its_report(
     desk.qtbot.waitUntil(lambda: not page.running)
     target = desk.program.data / "adapters" / "rows-train"
     assert page.status.text() == (
-        f"Finished: {target}. 7 of 8 held-out answers are right, 1 before."
+        f"Finished: {target}. 7 of 8 held-out answers are right, 1 before. Held-out loss 0.500, "
+        "2.500 before."
     )
     assert page.notes.text() == "The held-out loss rises."
     assert cells(page) == [["Which rows?", "top", "A <b>red</b> one.", "top"]]

@@ -51,7 +51,8 @@ NEVER = (
     "--lm-head works only", "--offload is never", "Leave --offload at auto",
     "Memory suffices for", "Use a larger budget, or make lm_head smaller",
     "Use at least {least}; 64 is a good number", "Add --calibrate built-in or", "--keep {pattern}",
-    "Unknown command", "Leave --score-only out", "--held-out must be a share", "share of --replay",
+    "Unknown command", "Leave --score-only out", "--held-out must be a share",
+    "share of --replay", "as in --adapter mine=", "Name them: --adapter",
     "with --adapter there is no calibration", "--calibrate and --adapter", "Use merge to write",
     "--keep needs a 4-bit", "Leave --keep out",
 )  # fmt: skip
