@@ -7,18 +7,26 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cogvlm2_lite.architectures import find_released
 from cogvlm2_lite.cli.console import INTERRUPTED, Console
 from cogvlm2_lite.cli.finetune_output import Reporter
 from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
 from cogvlm2_lite.cli.parser import DEVICE_HELP, Parser, add_budget_options, add_row_options
 from cogvlm2_lite.demo.shipped import model_folder
+from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, OutputError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.exclusive import exclusive_folder
 from cogvlm2_lite.file_names import valid_text
+from cogvlm2_lite.forecast.machine import find_machine
+from cogvlm2_lite.forecast.rates import named_card
+from cogvlm2_lite.forecast.text import RELEASED_WORD, find_subject
+from cogvlm2_lite.memory.budget import read_allowance
+from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +45,7 @@ step and saves; a second Ctrl-C stops at once.
 examples:
   cogvlm2-lite finetune my-model invoices.jsonl my-adapter
   cogvlm2-lite finetune my-model captions/ my-style --preset words --replay old.jsonl:0.3
+  cogvlm2-lite finetune 19b captions/ my-style --plan --card "RTX 4060 Ti"
 """
 
 
@@ -183,7 +192,13 @@ def build_parser() -> Parser:
         help="steps between saved states; one is also saved every 10 minutes (default: 50)",
     )
     parser.add_argument(
-        "--plan", action="store_true", help="read the data, show what would be done, and stop"
+        "--plan",
+        action="store_true",
+        help="read the data, show memory, time and disk of the run, and stop; MODEL may be "
+        f"`{RELEASED_WORD}`, which need not be on disk, and --vram describes a GPU",
+    )
+    parser.add_argument(
+        "--card", metavar="NAME", help="with --plan: for this GPU, such as RTX 4090, as in plan"
     )
     parser.add_argument(
         "--restart", action="store_true", help="delete the state of the run in OUT and start again"
@@ -229,9 +244,12 @@ def main(
 
 
 def _run(args: argparse.Namespace, report: Reporter, control_lines: Iterable[str]) -> int:
-    task = _task(args)
+    if args.plan:
+        return _plan(args, report)
+    if args.card is not None:
+        raise UsageError("--card works only with --plan.", param="card")
+    task = _task(args, model_folder(args.model))
     _check_out(task.out)
-    from cogvlm2_lite.devices import prepare_threads
     from cogvlm2_lite.finetune.events import Interrupted
     from cogvlm2_lite.finetune.pages import RunPages, progress_of, use_commands
     from cogvlm2_lite.finetune.prepare import prepare
@@ -249,8 +267,6 @@ def _run(args: argparse.Namespace, report: Reporter, control_lines: Iterable[str
         for remark in prepared.remarks:
             report.console.remark(valid_text(str(remark)))
         report.planned(prepared, task)
-        if args.plan:
-            return 0
         cancel = Cancel()
         if args.control:
             threading.Thread(
@@ -268,6 +284,40 @@ def _run(args: argparse.Namespace, report: Reporter, control_lines: Iterable[str
             pages.write_if_possible()
         use = use_commands(task, args.model)
         report.finished(task.out, progress_of(prepared.run), use)
+    return 0
+
+
+def _plan(args: argparse.Namespace, report: Reporter) -> int:
+    """Show what a run needs; no weight is read and nothing is written."""
+    allowance = read_allowance(args.vram, args.ram)
+    card = None if args.card is None else named_card(args.card)
+    if card is not None and not card.has_bfloat16 and args.dtype != "float32":
+        raise UsageError(
+            "{device} has no bfloat16, and small gradients are lost in float16.",
+            hint="Use --dtype float32.",
+            device=card.name,
+        )
+    subject = find_subject(args.model, None)
+    released = find_released(args.model) is not None and not Path(args.model).is_dir()
+    task = _task(args, Path(args.model) if released else model_folder(args.model))
+    _check_out(task.out)
+    prepare_threads()
+    from cogvlm2_lite.finetune.prepare import machine_of, survey, training_compute
+
+    if card is not None or allowance.vram is not None:
+        machine = find_machine(args.device, allowance, card=card)
+        machine = replace(machine, itemsize=4 if args.dtype == "float32" else 2)
+    else:
+        machine = machine_of(training_compute(task), allowance)
+    with report.console.working("Reading the data"):
+        found = survey(task, subject, machine, report.read)
+    remarks = [*machine.remarks, *found.remarks]
+    if not (task.model / "tokenizer.json").is_file():
+        remarks.append(Text("There is no tokenizer, so the numbers of tokens are estimates."))
+    for remark in remarks:
+        report.console.remark(valid_text(str(remark)))
+    report.planned(found, task)
+    report.phases(found)
     return 0
 
 
@@ -293,7 +343,7 @@ def _follow(lines: Iterable[str], cancel: Cancel) -> None:
     cancel.set()
 
 
-def _task(args: argparse.Namespace) -> TrainingTask:
+def _task(args: argparse.Namespace, model: Path) -> TrainingTask:
     from cogvlm2_lite.finetune.prepare import TrainingTask
     from cogvlm2_lite.finetune.settings import TrainingSettings
 
@@ -318,7 +368,7 @@ def _task(args: argparse.Namespace) -> TrainingTask:
                 value=value,
             )
     return TrainingTask(
-        model=model_folder(args.model),
+        model=model,
         data=args.data,
         out=args.out,
         settings=settings,

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.cli.braille import draw_curve
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.file_names import escape_name, to_json, valid_text
@@ -24,12 +25,14 @@ from cogvlm2_lite.finetune.events import (
     Saved,
     StepDone,
 )
+from cogvlm2_lite.finetune.expect import Expected, expected_as_dict, needed_bytes
 from cogvlm2_lite.finetune.report import Answers, Progress, exact
+from cogvlm2_lite.forecast.table import about
 from cogvlm2_lite.text import with_templates
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
+    from cogvlm2_lite.finetune.prepare import Survey, TrainingTask
 
 _TRAINED = {
     "words": "language experts", "both": "both experts", "demo": "the target of the released demo",
@@ -69,9 +72,9 @@ class Reporter:
 
     # --- the plan ---------------------------------------------------------------------------------
 
-    def planned(self, prepared: Prepared, task: TrainingTask) -> None:
-        """Print what the data are and what will be done with them."""
-        run, skipped = prepared.run, prepared.skipped
+    def planned(self, prepared: Survey, task: TrainingTask) -> None:
+        """Print what the data are, what will be done with them, and what it needs."""
+        skipped = prepared.skipped
         learnt, held_out = (
             len({e.group for e in examples if e.sample.picture is not None})
             for examples in (prepared.learnt, prepared.held_out)
@@ -89,14 +92,15 @@ class Reporter:
             replayed_held_out=prepared.old,
             removed=prepared.removed,
             skipped=len(skipped),
-            steps=len(run.plan),
-            epochs=run.epochs,
-            lr=run.rate,
+            steps=prepared.steps,
+            epochs=prepared.epochs,
+            lr=prepared.rate,
             resumed=prepared.resumed,
             numbers=prepared.numbers,
             longest=prepared.longest,
             answer_space=prepared.space,
             answer_space_losses=prepared.space_losses,
+            expected=expected_as_dict(prepared.expected),
         )
         if skipped:
             file = task.out / "training" / "skipped.jsonl"
@@ -119,12 +123,59 @@ class Reporter:
             f"{_TRAINED[task.settings.preset].capitalize()}, rank {task.settings.rank}: "
             f"{_millions(prepared.numbers)} numbers, {format_bytes(4 * prepared.numbers)}."
         )
-        epochs = _count(run.epochs, "epoch")
-        self._print(f"{_count(len(run.plan), 'step')} in {epochs}, learning rate {run.rate:.2g}.")
-        if prepared.resumed == len(run.plan):
+        epochs = _count(prepared.epochs, "epoch")
+        self._print(
+            f"{_count(prepared.steps, 'step')} in {epochs}, learning rate {prepared.rate:.2g}."
+        )
+        self._expected(prepared)
+        if prepared.resumed == prepared.steps:
             self._print("All steps are done already.")
         elif prepared.resumed:
             self._print(f"Continues after step {prepared.resumed}.")
+
+    def _expected(self, prepared: Survey) -> None:
+        expected = prepared.expected
+        budget = expected.plan.devices[0].budget
+        ram = "" if budget.in_ram else f", {format_bytes(expected.ram_bytes)} of RAM"
+        self._print(
+            f"{format_bytes(expected.peak_bytes)} of {format_bytes(budget.device_bytes)} on "
+            f"{prepared.place}{ram}, {format_bytes(expected.disk_bytes)} of disk."
+        )
+        self._print(
+            f"About {about(expected.seconds)}, calculated ({expected.rates.source}): "
+            f"{about(expected.phases[Phase.LEARN].each_s)} a step."
+        )
+
+    def phases(self, prepared: Survey) -> None:
+        """Print a table of memory and time for each phase of the run."""
+        expected, needed = prepared.expected, needed_bytes(prepared.plan)
+        rows = [("phase", "memory", "streamed", "times", "each", "together")]
+        for phase, cost in expected.phases.items():
+            streamed = prepared.plan.devices[0].phase(phase).streamed_bytes
+            rows.append(
+                (
+                    phase.value,
+                    format_bytes(needed[phase]),
+                    format_bytes(streamed) if streamed else "-",
+                    f"{cost.times:,}",
+                    about(cost.each_s),
+                    about(cost.seconds),
+                )
+            )
+        held_out = expected.evaluations
+        if held_out.times:
+            each, together = about(held_out.each_s), about(held_out.seconds)
+            rows.append(("held-out loss", "", "", f"{held_out.times:,}", each, together))
+        rows.append(("read the weights", "", "", "1", "", about(expected.load_s)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        self._print("")
+        for name, *cells in rows:
+            right = "  ".join(
+                cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)
+            )
+            self._print(f"  {name:{widths[0]}}  {right}")
+        if Phase.ENCODE in expected.phases and not expected.training.tower:
+            self._print(f"\n{_kept(expected)}")
 
     # --- the run ----------------------------------------------------------------------------------
 
@@ -273,7 +324,7 @@ def _side(pictures: int, answers: int) -> str:
     return f"{_count(pictures, 'picture')} with {_count(answers, 'answer')}"
 
 
-def _replayed(prepared: Prepared) -> str:
+def _replayed(prepared: Survey) -> str:
     if not prepared.replayed:
         return ""
     old = f" ({prepared.old} more held out)" if prepared.old else ""
@@ -287,7 +338,20 @@ def _skipped(count: int, reasons: Sequence[tuple[str, int]], out: Path) -> str:
     return f", {count} skipped ({named}: {_name(out / 'training' / 'skipped.jsonl')})."
 
 
-def _space(prepared: Prepared) -> str:
+def _kept(expected: Expected) -> str:
+    """Return of how many pictures what is computed once stays in memory."""
+    total = expected.training.pictures
+    kept = expected.kept
+    text = f"Of {_count(total, 'picture')}, the features of {kept.features} are kept"
+    if expected.training.prefix:
+        text += f", and keys and values of {kept.prefixes}"
+    text += " in RAM and on disk" if kept.disk_bytes else " in RAM"
+    return f"{text}. What is not kept is computed again in each epoch."
+
+
+def _space(prepared: Survey) -> str:
+    if prepared.space is None:
+        return "Whether answers begin with a space is measured before the first step."
     form = "with a space" if prepared.space else "without a space"
     if prepared.space_losses is None:
         return f"Answers begin {form}."

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.model import load
@@ -24,24 +25,42 @@ from cogvlm2_lite.finetune.data import (
     check_skipped,
     first_tokens,
     make_examples,
+    steps_of_epoch,
     talks,
 )
 from cogvlm2_lite.finetune.evaluation import Answer, HeldOut
-from cogvlm2_lite.finetune.expect import TalkSize, plan_training, training_of
+from cogvlm2_lite.finetune.expect import (
+    EstimatedTokens,
+    Expected,
+    RunSize,
+    TalkSize,
+    expect,
+    plan_training,
+    training_of,
+)
 from cogvlm2_lite.finetune.held_out import finished, mean_loss
 from cogvlm2_lite.finetune.learn import SAVE_STEPS, Conduct, Run, new_pairs
 from cogvlm2_lite.finetune.network import LearningNetwork, weight_sizes
 from cogvlm2_lite.finetune.picture_files import PictureFiles, default_limit
 from cogvlm2_lite.finetune.settings import TrainingSettings
-from cogvlm2_lite.finetune.sides import divide, held_out_file
+from cogvlm2_lite.finetune.sides import Sides, divide, held_out_file
 from cogvlm2_lite.finetune.state import RunFolder
+from cogvlm2_lite.forecast.machine import Machine, cpu_machine
+from cogvlm2_lite.forecast.preview import PlannedModel
+from cogvlm2_lite.forecast.rates import gpu_rates
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
-from cogvlm2_lite.memory.budget import cpu_budget, free_ram_bytes, gpu_budgets, read_allowance
-from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Offload
+from cogvlm2_lite.memory.budget import (
+    Allowance,
+    cpu_budget,
+    free_ram_bytes,
+    gpu_budgets,
+    read_allowance,
+)
+from cogvlm2_lite.memory.plan import MemoryPlan, Offload
 from cogvlm2_lite.memory.training import Training
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.held_out import NAME, write_held_out
-from cogvlm2_lite.rows.labels import Labeller
+from cogvlm2_lite.rows.labels import Encodes, Labeller
 from cogvlm2_lite.rows.read import Row, Rows, Skipped, read_rows
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import read_adapter
@@ -102,19 +121,21 @@ class TrainingTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A run that is ready, and what a person wants to know of it before it starts.
+class Survey:
+    """What a person wants to know of a run before it starts.
 
     rows, pictures  that can be used
-    space_losses  mean loss of the first two answer tokens without and with a space; None: not
-                  measured
-    resumed       steps of an earlier run that are done
-    replayed, old  answers of the replayed data that are learnt, and that are held out
-    removed       answers that are not learnt, because their pictures are held out
-    remarks       what a person would not expect of how the data were read
+    space           whether answers begin with a space; None: not decided yet
+    space_losses    mean loss of the first two answer tokens without and with a space; None: not
+                    measured
+    expected        memory, seconds and disk
+    place           the device, such as "cuda:0 (RTX 4060)"
+    replayed, old   answers of the replayed data that are learnt, and that are held out
+    removed         answers that are not learnt, because their pictures are held out
+    resumed         steps of an earlier run that are done
+    remarks         what a person would not expect of how the data were read
     """
 
-    run: Run
     form: str
     rows: int
     pictures: int
@@ -124,13 +145,28 @@ class Prepared:
     old: int
     removed: int
     skipped: tuple[Skipped, ...]
-    space: bool
+    space: bool | None
     space_losses: tuple[float, float] | None
     numbers: int
     longest: int
-    resumed: int
-    plan: MemoryPlan
+    steps: int
+    epochs: int
+    rate: float
+    expected: Expected
+    place: str
+    resumed: int = 0
     remarks: tuple[Text, ...] = ()
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self.expected.plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Survey):
+    """A run that is ready, and what a person wants to know of it before it starts."""
+
+    run: Run
 
 
 Tell = Callable[[int, int], None]
@@ -139,6 +175,51 @@ Tell = Callable[[int, int], None]
 
 def _tell_nobody(done: int, total: int) -> None:
     """Do nothing."""
+
+
+def survey(
+    task: TrainingTask, subject: PlannedModel, machine: Machine, tell: Tell = _tell_nobody
+) -> Survey:
+    """Read the data, and return what to expect of a run; no weight is read and nothing is written.
+
+    subject  the model, which need not be on disk
+    machine  the computer to plan for
+
+    Whether answers begin with a space is not measured. Raises UsageError for data or settings that
+    can't be used, and DoesNotFitError.
+    """
+    task.settings.check()
+    config = subject.config
+    tokenizer: Encodes = EstimatedTokens()
+    if (task.model / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_folder(task.model)
+    data = _Data(task, config, tokenizer, tell)
+    plan, training = _plan(task, subject, machine, data)
+    space = None if task.answer_space == "auto" else task.answer_space == "yes"
+    sides = data.sides(space=space is True)
+    return Survey(
+        **_facts(task, subject, machine, data, plan, training, sides),
+        space=space,
+        space_losses=None,
+    )
+
+
+def machine_of(compute: Compute, allowance: Allowance) -> Machine:
+    """Return one device of this computer: its first GPU, or the CPU."""
+    free, itemsize = free_ram_bytes(), compute.dtype.itemsize
+    if not compute.gpus:
+        return replace(
+            cpu_machine(allowance),
+            budgets=(cpu_budget(allowance, free),),
+            itemsize=itemsize,
+        )
+    gpu = compute.gpus[0]
+    return Machine(
+        label=f"{gpu.device} ({gpu.name})",
+        budgets=gpu_budgets([gpu], allowance, free),
+        rates=(gpu_rates(gpu.name, gpu.total_bytes),),
+        itemsize=itemsize,
+    )
 
 
 def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
@@ -152,47 +233,17 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
     settings = task.settings
     settings.check()
     config = read_config(task.model)
-    tokenizer = Tokenizer.from_folder(task.model)
-    compute = _compute(task)
+    compute = training_compute(task)
     catalog = Catalog.open(task.model, config)
-    file = held_out_file(task.held_out)
-    pictures = Pictures(config.vision, upright=task.upright)
-    rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
-    others = [
-        None if each is None else read_rows(each, labels=task.labels, ask=task.ask)
-        for each in (file, task.replay)
-    ]
+    machine = machine_of(compute, read_allowance(task.vram, task.ram))
+    subject = PlannedModel(
+        name=task.model.name,
+        config=config,
+        weigh=lambda itemsize, _: weight_sizes(catalog, compute.dtype),
+    )
     # 1. Samples in both forms, of which one is used.
-    without, with_space = (_labeller(task, tokenizer, space=space) for space in (False, True))
-    plain, skipped = _usable(task, rows, task.data, without, pictures, tell)
-    spaced, _ = _examples(rows.rows, with_space, pictures)
-    more: list[list[Example]] = []
-    for other, path in zip(others, (file, task.replay), strict=True):
-        made: list[Example] = []
-        lost: list[Skipped] = []
-        if other is not None and path is not None:
-            # Their form is not known yet; a space more or less does not change the plan.
-            made, lost = _usable(task, other, path, with_space, pictures, tell)
-        more.append(made)
-        skipped += lost
-    again = more[1]
-    # Nothing to learn from is refused before any weights are loaded.
-    divide(plain, None if file is None else more[0], again, task.held_out, settings.seed)
-    planned = [*spaced, *more[0], *again]
-    training = training_of(
-        config,
-        settings,
-        talk_sizes(planned),
-        pictures=len({e.group for e in planned if e.sample.picture is not None}),
-    )
-    plan = plan_training(
-        config,
-        weight_sizes(catalog, compute.dtype),
-        _budget(task, compute),
-        training,
-        itemsize=compute.dtype.itemsize,
-        offload=Offload(task.offload),
-    )
+    data = _Data(task, config, Tokenizer.from_folder(task.model), tell)
+    plan, training = _plan(task, subject, machine, data)
     network = LearningNetwork(
         catalog,
         new_pairs(settings.matrices(config), settings.rank, settings.seed),
@@ -204,15 +255,9 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         training=training,
         files=_picture_files(task, catalog, compute, training),
     )
-    space, losses = _choose_space(task.answer_space, plain, spaced, network)
-    examples = spaced if space else plain
+    space, losses = _choose_space(task.answer_space, data.plain, data.spaced, network)
     # 2. Learnt and held-out ones.
-    labeller = with_space if space else without
-    measured, replay = (
-        None if other is None else _examples(other.rows, labeller, pictures)[0] for other in others
-    )
-    replay = _share_of(replay or [], task.replay_share, settings.seed)
-    sides = divide(examples, measured, replay, task.held_out, settings.seed)
+    sides = data.sides(space=space)
     learnt, held_out, again = sides.learnt, sides.held_out, sides.replayed
     fingerprint = _fingerprint([*learnt, *again], [*held_out, *sides.old])
     base = identify_base(catalog, task.model)
@@ -256,28 +301,16 @@ def prepare(task: TrainingTask, tell: Tell = _tell_nobody) -> Prepared:
         restart=task.restart,
         tool=TOOL,
     )
-    _write_skipped(folder.folder / "skipped.jsonl", skipped)
+    _write_skipped(folder.folder / "skipped.jsonl", data.skipped)
     rows_held_out = (example.row for example in held_out)
     write_held_out(folder.folder / NAME, rows_held_out, upright=task.upright)
     run.resume()
     return Prepared(
+        **_facts(task, subject, machine, data, plan, training, sides),
         run=run,
-        form=rows.form,
-        rows=len({(e.row.source, e.row.line) for e in examples}),
-        pictures=len({e.group for e in examples if e.sample.picture is not None}),
-        learnt=tuple(learnt),
-        held_out=tuple(held_out),
-        replayed=len(again),
-        old=len(sides.old),
-        removed=sides.removed,
-        skipped=tuple(skipped),
         space=space,
         space_losses=losses,
-        numbers=sum(p.down.numel() + p.up.numel() for p in network.pairs.values()),
-        longest=max(example.sample.input_ids.shape[1] for example in examples),
         resumed=run.place.step,
-        plan=plan,
-        remarks=rows.remarks,
     )
 
 
@@ -285,8 +318,7 @@ def _picture_files(
     task: TrainingTask, catalog: Catalog, compute: Compute, training: Training
 ) -> PictureFiles | None:
     """Return the store for pictures on the disk; None if it has no room or features change."""
-    folder = task.cache or task.out / "training" / "cache"
-    limit = default_limit(_free_bytes(folder)) if task.cache_bytes is None else task.cache_bytes
+    folder, limit = _cache_of(task)
     if training.tower or limit <= 0:
         return None
     kernels = choose_kernels(compute.device, compute.dtype).name
@@ -298,10 +330,179 @@ def _picture_files(
     return files
 
 
+def _cache_of(task: TrainingTask) -> tuple[Path, int]:
+    """Return the folder for pictures, and how many bytes it may have."""
+    folder = task.cache or task.out / "training" / "cache"
+    limit = default_limit(_free_bytes(folder)) if task.cache_bytes is None else task.cache_bytes
+    return folder, limit
+
+
 def _free_bytes(folder: Path) -> int:
     """Return the free bytes of the disk on which a folder is or will be."""
     existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     return shutil.disk_usage(existing).free
+
+
+class _Data:
+    """The rows of a task as examples, with and without a space before answers.
+
+    Raises UsageError if too many rows can't be used, or none can, or if nothing is left to learn.
+    """
+
+    def __init__(
+        self, task: TrainingTask, config: ModelConfig, tokenizer: Encodes, tell: Tell
+    ) -> None:
+        self._task = task
+        self._without, self._with_space = (
+            Labeller(
+                tokenizer,
+                config,
+                template=task.template,
+                space=space,
+                max_tokens=task.max_tokens,
+            )
+            for space in (False, True)
+        )
+        self._file = held_out_file(task.held_out)
+        self._pictures = Pictures(config.vision, upright=task.upright)
+        rows = read_rows(task.data, form=task.form, labels=task.labels, ask=task.ask)
+        paths = (self._file, task.replay)
+        self._others = [
+            None if path is None else read_rows(path, labels=task.labels, ask=task.ask)
+            for path in paths
+        ]
+        self.form, self.remarks = rows.form, rows.remarks
+        self.plain, self.skipped = self._usable(rows, task.data, self._without, tell)
+        self.spaced, _ = _examples(rows.rows, self._with_space, self._pictures)
+        more: list[list[Example]] = []
+        for other, path in zip(self._others, paths, strict=True):
+            made: list[Example] = []
+            lost: list[Skipped] = []
+            if other is not None and path is not None:
+                made, lost = self._usable(other, path, self._with_space, tell)
+            more.append(made)
+            self.skipped += lost
+        self.all = [*self.spaced, *more[0], *more[1]]
+        # Nothing to learn from is refused before any weights are loaded.
+        self._divide(self.plain, None if self._file is None else more[0], more[1])
+
+    def sides(self, *, space: bool) -> Sides:
+        """Return what is learnt, held out and replayed, in one of the forms."""
+        labeller = self._with_space if space else self._without
+        measured, replay = (
+            None if other is None else _examples(other.rows, labeller, self._pictures)[0]
+            for other in self._others
+        )
+        task = self._task
+        replay = _share_of(replay or [], task.replay_share, task.settings.seed)
+        return self._divide(self.spaced if space else self.plain, measured, replay)
+
+    def _divide(
+        self,
+        examples: Sequence[Example],
+        measured: Sequence[Example] | None,
+        replay: Sequence[Example],
+    ) -> Sides:
+        task = self._task
+        return divide(examples, measured, replay, task.held_out, task.settings.seed)
+
+    def _usable(
+        self, rows: Rows, file: Path, labeller: Labeller, tell: Tell
+    ) -> tuple[list[Example], list[Skipped]]:
+        """Return the examples of rows, and what is skipped of them.
+
+        Raises UsageError if there are none, or if too many are skipped.
+        """
+        made, skipped = _examples(rows.rows, labeller, self._pictures, tell)
+        skipped = [*rows.skipped, *skipped]
+        check_skipped(rows, skipped, allowed=self._task.allow_skipped)
+        if not made:
+            raise UsageError(
+                "{file} has no rows that can be used.",
+                hint="Rows need an answer, and a picture that can be opened.",
+                file=file,
+            )
+        return made, skipped
+
+
+def _plan(
+    task: TrainingTask, subject: PlannedModel, machine: Machine, data: _Data
+) -> tuple[MemoryPlan, Training]:
+    """Return the memory plan of a run on one device. Raises DoesNotFitError.
+
+    The form of answers is not known yet; a space more or less does not change the plan.
+    """
+    examples = data.all
+    training = training_of(
+        subject.config,
+        task.settings,
+        talk_sizes(examples),
+        pictures=len({e.group for e in examples if e.sample.picture is not None}),
+    )
+    plan = plan_training(
+        subject.config,
+        subject.weigh(machine.itemsize, False),
+        machine.budgets[0],
+        training,
+        itemsize=machine.itemsize,
+        offload=Offload(task.offload),
+    )
+    return plan, training
+
+
+def _facts(
+    task: TrainingTask,
+    subject: PlannedModel,
+    machine: Machine,
+    data: _Data,
+    plan: MemoryPlan,
+    training: Training,
+    sides: Sides,
+) -> dict[str, Any]:
+    """Return the fields of a survey that do not depend on weights."""
+    settings = task.settings
+    learnt, held_out, again = sides.learnt, sides.held_out, sides.replayed
+    examples = data.plain
+    groups = talks([*learnt, *again])
+    epochs = settings.epochs_for(len(steps_of_epoch(groups, settings.step, settings.seed, 0)))
+    steps = sum(
+        len(steps_of_epoch(groups, settings.step, settings.seed, epoch)) for epoch in range(epochs)
+    )
+    run = RunSize(
+        learnt=tuple(talk_sizes([*learnt, *again])),
+        held_out=tuple(talk_sizes([*held_out, *sides.old])),
+        epochs=epochs,
+        steps=steps,
+    )
+    expected = expect(
+        subject.config,
+        plan,
+        training,
+        run,
+        machine.rates[0],
+        itemsize=machine.itemsize,
+        stored=subject.weigh(machine.itemsize, False),
+        cache_bytes=_cache_of(task)[1],
+    )
+    return {
+        "form": data.form,
+        "rows": len({(e.row.source, e.row.line) for e in examples}),
+        "pictures": len({e.group for e in examples if e.sample.picture is not None}),
+        "learnt": tuple(learnt),
+        "held_out": tuple(held_out),
+        "replayed": len(again),
+        "old": len(sides.old),
+        "removed": sides.removed,
+        "skipped": tuple(data.skipped),
+        "numbers": training.numbers,
+        "longest": max(example.sample.input_ids.shape[1] for example in (*learnt, *held_out)),
+        "steps": steps,
+        "epochs": epochs,
+        "rate": settings.learning_rate(subject.config),
+        "expected": expected,
+        "place": machine.label,
+        "remarks": data.remarks,
+    }
 
 
 _ADAPTER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -347,7 +548,7 @@ def _held_out(
     )
 
 
-def _compute(task: TrainingTask) -> Compute:
+def training_compute(task: TrainingTask) -> Compute:
     """Return the device and number type. Raises UsageError for a GPU without bfloat16."""
     compute = choose_compute(task.device, task.dtype)
     if compute.dtype == torch.float16:
@@ -357,14 +558,6 @@ def _compute(task: TrainingTask) -> Compute:
             device=compute.gpus[0].name if compute.gpus else compute.device,
         )
     return compute
-
-
-def _budget(task: TrainingTask, compute: Compute) -> DeviceBudget:
-    """Return the memory that may be used on the one device of a run."""
-    allowance, free = read_allowance(task.vram, task.ram), free_ram_bytes()
-    if compute.gpus:
-        return gpu_budgets(compute.gpus[:1], allowance, free)[0]
-    return cpu_budget(allowance, free)
 
 
 def talk_sizes(examples: Sequence[Example]) -> list[TalkSize]:
@@ -384,35 +577,6 @@ def talk_sizes(examples: Sequence[Example]) -> list[TalkSize]:
                 )
             )
     return sizes
-
-
-def _labeller(task: TrainingTask, tokenizer: Tokenizer, *, space: bool) -> Labeller:
-    return Labeller(
-        tokenizer,
-        read_config(task.model),
-        template=task.template,
-        space=space,
-        max_tokens=task.max_tokens,
-    )
-
-
-def _usable(
-    task: TrainingTask, rows: Rows, file: Path, labeller: Labeller, pictures: Pictures, tell: Tell
-) -> tuple[list[Example], list[Skipped]]:
-    """Return the examples of rows, and what is skipped of them.
-
-    Raises UsageError if there are none, or if too many are skipped.
-    """
-    made, skipped = _examples(rows.rows, labeller, pictures, tell)
-    skipped = [*rows.skipped, *skipped]
-    check_skipped(rows, skipped, allowed=task.allow_skipped)
-    if not made:
-        raise UsageError(
-            "{file} has no rows that can be used.",
-            hint="Rows need an answer, and a picture that can be opened.",
-            file=file,
-        )
-    return made, skipped
 
 
 def _examples(

@@ -65,6 +65,11 @@ class Card:
     """Used for all cards with at most this much memory, if only the size is known."""
 
     @property
+    def has_bfloat16(self) -> bool:
+        """Whether it computes in bfloat16: those of 2018 and before do not."""
+        return self.name not in _WITHOUT_BFLOAT16
+
+    @property
     def rates(self) -> Rates:
         """The figures times the assumed efficiency."""
         return Rates(
@@ -75,6 +80,9 @@ class Card:
             block_s=_GPU_BLOCK_S,
             source=Text("stated: {card}", card=f"{self.name} {self.gib} GB"),
         )
+
+
+_WITHOUT_BFLOAT16 = frozenset({"GTX 1650", "RTX 2060", "Tesla T4"})
 
 
 def _card(

@@ -117,10 +117,7 @@ def forecast(
     """
     stored = stored or {}
     in_host = _kept_in_ram(plan)
-    arrivals = {
-        phase: tuple(_arrivals(device, phase, in_host, stored) for device in plan.devices)
-        for phase in workload.phases
-    }
+    arrivals = arrivals_of(plan, workload, stored)
     seconds = {
         phase: sum(
             phase_seconds(
@@ -142,14 +139,30 @@ def forecast(
     )
 
 
+def arrivals_of(
+    plan: MemoryPlan, workload: Workload, stored: Mapping[UnitKey, int]
+) -> dict[Phase, tuple[Arrivals, ...]]:
+    """Return what must be copied for each use of a phase, by phase and device.
+
+    stored  bytes of units as they are copied, if they differ
+    """
+    in_host = _kept_in_ram(plan)
+    return {
+        phase: tuple(_arrivals(device, phase, in_host, stored) for device in plan.devices)
+        for phase in workload.phases
+    }
+
+
 def _kept_in_ram(plan: MemoryPlan) -> frozenset[UnitKey]:
     """Return the moving units that are kept in RAM; the others are read from disk each time.
 
-    Those that are needed most often come first, within each device's share of RAM.
+    Those that are needed most often come first, within each device's share of RAM, after what
+    waits there in training.
     """
     chosen: set[UnitKey] = set()
+    waiting = (plan.trained_bytes + plan.wave_bytes) // len(plan.devices)
     for device in plan.devices:
-        room = device.budget.host_bytes
+        room = device.budget.host_bytes - waiting
         for unit in device.moving:
             if unit.nbytes > room:
                 break

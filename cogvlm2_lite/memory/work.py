@@ -64,14 +64,22 @@ def _waiting_prompt_bytes(config: ModelConfig, *, itemsize: int, tokens: int) ->
 
 def encode_flops(config: ModelConfig) -> int:
     """Return the operations of encoding one picture, 2 per multiply-add (spec, section 13)."""
+    return round(tower_flops(config, linears=1, attention=1))
+
+
+def tower_flops(config: ModelConfig, *, linears: float, attention: float) -> float:
+    """Return the operations of a picture in the vision tower and the projector.
+
+    linears, attention  how often each is computed
+    """
     v, tokens = config.vision, config.vision.num_positions
-    linears = 4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size
-    attention = 2 * tokens * v.hidden_size
-    tower = v.num_hidden_layers * tokens * (linears + attention)
+    matrices = 4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size
+    products = 2 * tokens * v.hidden_size
+    tower = v.num_hidden_layers * tokens * (linears * matrices + attention * products)
     out = v.image_tokens - 2
     glu = v.hidden_size * config.hidden_size + 3 * config.hidden_size * config.intermediate_size
     patches = (tokens - 1) * v.hidden_size * v.in_channels * v.patch_size**2
-    return 2 * (tower + out * (glu + 4 * v.hidden_size**2) + patches)
+    return 2 * (tower + linears * (out * (glu + 4 * v.hidden_size**2) + patches))
 
 
 def decoder_flops(config: ModelConfig, *, tokens: int, keys: int, scored: int = 1) -> int:

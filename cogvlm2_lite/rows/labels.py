@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.inputs.prompt import build_prompt, token_types
-from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.rows.read import Reason, Turn
 
 NO_LABEL = -100
@@ -48,6 +48,17 @@ class Labelled:
         return int((self.labels != NO_LABEL).sum())
 
 
+class Encodes(Protocol):
+    """A tokenizer, as far as labels need it."""
+
+    special_texts: tuple[str, ...]
+    """Texts that are encoded as one special id."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without special ones."""
+        ...
+
+
 class Labeller:
     """Makes samples for one model.
 
@@ -60,7 +71,7 @@ class Labeller:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Encodes,
         config: ModelConfig,
         *,
         template: str | None = None,

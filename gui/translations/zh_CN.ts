@@ -4431,6 +4431,14 @@
         <translation>请在 --against 之后指定另一个运行记录的文件夹。</translation>
     </message>
     <message>
+        <source>--card works only with --plan.</source>
+        <translation>--card 只能与 --plan 一起使用。</translation>
+    </message>
+    <message>
+        <source>There is no tokenizer, so the numbers of tokens are estimates.</source>
+        <translation>没有分词器，因此 token 数量是估计值。</translation>
+    </message>
+    <message>
         <source>If the file of this name is meant, write ./{name}.</source>
         <translation>如果指的是这个名称的文件，请写成 ./{name}。</translation>
     </message>

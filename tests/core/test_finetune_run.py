@@ -222,7 +222,7 @@ def test_plan_trains_nothing(few: Path, tmp_path: Path) -> None:
     code, told, _ = run("demo", str(few), str(tmp_path / "out"), "--plan")
     assert code == 0
     assert " steps in " in told
-    assert not (tmp_path / "out" / ADAPTER).exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_of_others_are_never_replaced(few: Path, tmp_path: Path) -> None:
@@ -241,6 +241,8 @@ def test_too_many_bad_rows_stop_before_training(few: Path, tmp_path: Path) -> No
     code, told, _ = run("demo", str(file), str(tmp_path / "out"), "--plan", "--allow-skipped")
     assert code == 0
     assert "2 skipped (2 picture missing: " in told
+    assert not (tmp_path / "out").exists()
+    prepare(task(file, tmp_path / "out", allow_skipped=True))
     skipped = (tmp_path / "out" / "training" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in skipped] == [9, 10]
 

@@ -752,8 +752,6 @@ export const CHINESE = {
     "请更新 CogVLM2 Lite。",
   "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.":
     "请使用 --device cpu，或安装 torch 的 CUDA 版本（见 README）和驱动。",
-  "Use --dtype float32.":
-    "请使用 --dtype float32。",
   "Use a .jsonl, .json, .csv or .tsv file, or a folder of pictures with captions.":
     "请使用 .jsonl、.json、.csv 或 .tsv 文件，或含有图片和说明文字的文件夹。",
   "Use a lower --lr than {rate} with --restart, or look at these rows. The adapter and the state of step {saved} are kept.":
@@ -1138,8 +1136,6 @@ export const CHINESE = {
     "已有 {count} 个请求在等待。",
   "{count} rows at once do not fit in memory. {why}":
     "{count} 行同时计算时内存放不下。{why}",
-  "{device} has no bfloat16, and small gradients are lost in float16.":
-    "{device} 不支持 bfloat16，而在 float16 中微小的梯度会丢失。",
   "{device}: {peak} at the peak, {budget} may be used; {context}":
     "{device}：峰值 {peak}，可用 {budget}；{context}",
   "{disk_size} are read from disk ({disk_parts})":
