@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 )
 
 from cogvlm2_lite.file_names import escape_line
-from cogvlm2_lite.units import format_seconds
+from cogvlm2_lite.units import format_bytes, format_seconds
 from gui.background.json_lines import Command
 from gui.context import Context
 from gui.flow import FlowLayout
@@ -369,6 +369,15 @@ class TeachPage(CommandPage):
             texts.append(fill(skipped, count=plan.skipped))
         numbers = self.tr("{numbers} numbers to train, in {steps} steps.")
         texts.append(fill(numbers, numbers=f"{plan.numbers:,}", steps=plan.steps))
+        if plan.needs is not None:
+            texts.append(
+                fill(
+                    self.tr("About {time}, calculated; {memory} of memory, {disk} of disk."),
+                    time=format_seconds(plan.needs.seconds),
+                    memory=format_bytes(plan.needs.peak_bytes),
+                    disk=format_bytes(plan.needs.disk_bytes),
+                )
+            )
         if plan.resumed:
             texts.append(fill(self.tr("Continues after step {step}."), step=plan.resumed))
         return sentences(*texts)

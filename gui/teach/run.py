@@ -91,12 +91,27 @@ def arguments(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a run is expected to take.
+
+    seconds     of the whole run
+    peak_bytes  of the device that computes
+    disk_bytes  of the adapter's folder
+    """
+
+    seconds: float
+    peak_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run does, from its event `planned`.
 
     replayed  answers that the model knows already, which are mixed in
     resumed   the step after which an earlier run continues; 0: it is new
     numbers   trained ones
+    needs     None: not calculated
     """
 
     answers: int
@@ -107,6 +122,7 @@ class Plan:
     steps: int
     resumed: int
     numbers: int
+    needs: Needs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,4 +302,9 @@ def _add(losses: list[Loss], event: Mapping[str, Any]) -> None:
 
 
 def _plan(event: Mapping[str, Any]) -> Plan:
-    return Plan(**{name: event[name] for name in Plan.__dataclass_fields__})
+    values = {name: event[name] for name in Plan.__dataclass_fields__ if name != "needs"}
+    expected = event.get("expected")
+    if expected is None:
+        return Plan(**values)
+    needs = Needs(**{name: expected[name] for name in Needs.__dataclass_fields__})
+    return Plan(**values, needs=needs)

@@ -7724,6 +7724,10 @@ or open a file.</source>
         <translation>要训练 {numbers} 个数，共 {steps} 步。</translation>
     </message>
     <message>
+        <source>About {time}, calculated; {memory} of memory, {disk} of disk.</source>
+        <translation>计算得约需 {time}；内存 {memory}，磁盘 {disk}。</translation>
+    </message>
+    <message>
         <source>Continues after step {step}.</source>
         <translation>从第 {step} 步之后继续。</translation>
     </message>

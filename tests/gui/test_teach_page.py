@@ -30,7 +30,8 @@ if "cut" in words:
     sys.exit("Killed.")
 emit("arguments", words=sys.argv[1:])
 emit("planned", form="JSON", answers=36, pictures=30, held_out=4, replayed=9, skipped=2, steps=3,
-     resumed=int("continued" in words), numbers=43008, answer_space=True)
+     resumed=int("continued" in words), numbers=43008, answer_space=True,
+     expected={"device": "cpu", "seconds": 2100.0, "peak_bytes": 6 * 2**30, "disk_bytes": 2**30})
 if "--plan" in words:
     sys.exit(0)
 emit("encoded", done=2, total=30, seconds_left=12.0)
@@ -208,7 +209,8 @@ def test_the_plan_is_shown_and_nothing_is_trained(desk: Desk, child: Path) -> No
     assert page.status.text() == "This is the plan. Nothing was trained."
     assert page.plan.text() == (
         "36 answers about 30 pictures to learn, 4 held out. 9 old answers mixed in. 2 rows can't "
-        "be used; training/skipped.jsonl says why. 43,008 numbers to train, in 3 steps."
+        "be used; training/skipped.jsonl says why. 43,008 numbers to train, in 3 steps. About "
+        "35 min 00 s, calculated; 6.00 GiB of memory, 1.00 GiB of disk."
     )
     assert not page.card.isVisible()
     desk.qtbot.waitUntil(lambda: desk.engine.state is EngineState.READY)
