@@ -271,7 +271,7 @@ def _sample_pixels(options: argparse.Namespace) -> AbstractContextManager[Sample
 def _convert(
     options: argparse.Namespace, show: Show, note: Text, pixels: SamplePixels | None
 ) -> int:
-    from quantize.merge import Merge
+    from quantize.merge import Merge, run_bytes
     from quantize.pipeline import Effort, convert
 
     samples, name = _samples(options, pixels)
@@ -284,7 +284,11 @@ def _convert(
         shard_bytes=options.shard_size,
     )
     effort = Effort(
-        threads=options.threads, rehash=options.check, restart=options.restart, work=options.work
+        threads=options.threads,
+        rehash=options.check,
+        restart=options.restart,
+        work=options.work,
+        run_bytes=run_bytes(options.threads) if options.adapter else Effort.run_bytes,
     )
     calibrate = _calibrate_with(samples, name, options, pixels) if samples else None
     merge = None

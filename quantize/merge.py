@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cogvlm2_lite.text import Text
+from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.adapter import Adapter, Pair
 from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
@@ -18,6 +19,9 @@ from cogvlm2_lite.weights.identity import identify_base
 
 BLOCK_ROWS = 64
 """Rows of one product B A. Always the same ones, because other shapes may give other last bits."""
+
+_RUNS_BYTES = 64 * MIB
+"""Source bytes that all threads process at a time; their float32 values take several times that."""
 
 Pairs = Mapping[str, Pair]
 """The adapter's two matrices, by the name of the matrix that they change."""
@@ -39,6 +43,11 @@ class Merge:
         base = identify_base(catalog, catalog.folder)
         (adapter,) = read_adapters(self.adapters, catalog.config, base=base, any_base=self.any_base)
         return adapter
+
+
+def run_bytes(threads: int) -> int:
+    """Return how many source bytes a thread processes at a time, so that a merge needs < 1 GiB."""
+    return min(16 * MIB, _RUNS_BYTES // threads)
 
 
 def merged_source(source: Mapping[str, str], adapter: Adapter) -> dict[str, str]:

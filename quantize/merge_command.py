@@ -107,7 +107,6 @@ def merge_parser() -> Parser:
     parser.add_argument(
         "--original",
         metavar="SRC",
-        type=Path,
         help="also measure the loss of the adapter in SRC, the 16-bit model of which MODEL was "
         "made, and report which one to merge into",
     )
@@ -117,7 +116,7 @@ def merge_parser() -> Parser:
 
 
 def _merge(options: argparse.Namespace, show: Show) -> int:
-    from quantize.merge import Merge
+    from quantize.merge import Merge, run_bytes
     from quantize.merge_check import MergeCheck
     from quantize.pipeline import Effort, convert
 
@@ -125,11 +124,14 @@ def _merge(options: argparse.Namespace, show: Show) -> int:
     settings = QuantizeOptions(
         keep=tuple(options.keep), shard_bytes=options.shard_size, matrices=options.to
     )
-    effort = Effort(threads=options.threads, restart=options.restart)
+    effort = Effort(
+        threads=options.threads, run_bytes=run_bytes(options.threads), restart=options.restart
+    )
     choices = read_choices(options.adapter, add_up=True)
     merge = Merge(adapters=choices, any_base=options.any_base)
     source = model_folder(options.model)
-    check = MergeCheck.read(source, merge, options.check, options.original)
+    original = None if options.original is None else model_folder(options.original)
+    check = MergeCheck.read(source, merge, options.check, original)
     with closing(convert(source, options.destination, settings, effort, merge=merge)) as events:
         for event in events:
             if isinstance(event, Planned) and check is not None:

@@ -526,18 +526,18 @@ def test_the_original_is_measured_too_and_must_be_the_base_s_own(
 ) -> None:
     assert quantize_main(["demo", str(tmp_path / "nf4"), "--calibrate", "none"]) == 0
     adapter = demo_adapter(tmp_path / "a")
-    demo = str(model_folder("demo"))
+    demo = "demo"
     words = [str(tmp_path / "nf4"), str(adapter), str(tmp_path / "out"), "--original"]
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
     assert main([*words, demo]) == 2
     assert "--original needs rows" in capsys.readouterr().err
     check = ["--check", str(tmp_path / "rows.jsonl")]
     found = checked([*words, demo, *check], capsys)
-    assert found["original"] == demo
+    assert found["original"] == str(model_folder("demo"))
     assert found["original_loss"] > 0
     assert found["original_loss"] != found["merged_loss"]
     assert main([*words, demo, *check]) == 0
-    better = demo if found["original_loss"] < found["merged_loss"] else "MODEL"
+    better = found["original"] if found["original_loss"] < found["merged_loss"] else "MODEL"
     assert f": merge into {better}." in capsys.readouterr().out
     assert main([*words, str(CHECKPOINT), *check]) == 2
     assert "was not made from" in capsys.readouterr().err
