@@ -46,7 +46,7 @@ class Merge:
 
 
 def run_bytes(threads: int) -> int:
-    """Return how many source bytes a thread processes at a time, so that a merge needs < 1 GiB."""
+    """Return the source bytes that a thread processes at a time; a merge then needs about 1 GiB."""
     return min(16 * MIB, _RUNS_BYTES // threads)
 
 

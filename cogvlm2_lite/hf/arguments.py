@@ -17,10 +17,11 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.errors import NoFolderError, UsageError
 from cogvlm2_lite.folders.explain import CONFIG_NAME
+from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 
 logger = logging.get_logger(__name__)
 
-_OWN = ("vram", "ram", "offload", "context", "kv", "rope", "parallel", "pictures")
+_OWN = ("vram", "ram", "offload", "context", "kv", "rope", "parallel", "pictures", "any_base")
 _AUTOMATIC = (None, "auto", "balanced", "balanced_low_0", "sequential")
 _HUB = ("cache_dir", "revision", "token")
 # What only concerns downloads, or how transformers would load and move weights.
@@ -52,9 +53,10 @@ class Arguments:
 def read_arguments(name: str | Path, given: Mapping[str, Any]) -> Arguments:
     """Return the arguments of `from_pretrained` as options.
 
-    vram, ram, device, offload, context, kv, rope, parallel and pictures are those of
-    `cogvlm2_lite.load`; device_map, max_memory, dtype and torch_dtype mean the same as for other
-    models. Raises UsageError for arguments that can't have their effect, and for unknown ones.
+    vram, ram, device, offload, context, kv, rope, parallel, pictures, adapter and any_base are
+    those of `cogvlm2_lite.load`; device_map, max_memory, dtype and torch_dtype mean the same as for
+    other models. Raises UsageError for arguments that can't have their effect, and for unknown
+    ones.
     """
     values = {key: value for key, value in given.items() if value is not None}
     quantized = {key: values.pop(key) for key in _QUANTIZED if key in values}
@@ -70,6 +72,9 @@ def read_arguments(name: str | Path, given: Mapping[str, Any]) -> Arguments:
     dtype = values.pop("dtype", values.pop("torch_dtype", "auto"))
     values.pop("torch_dtype", None)
     own = {key: values.pop(key) for key in _OWN if key in values}
+    if "adapter" in values:
+        place = Path(values.pop("adapter"))
+        own["adapters"] = (AdapterChoice(name=place.resolve().name, folder=place),)
     device = _device(values.pop("device", None), values.pop("device_map", None))
     memory = _memory(values.pop("max_memory", {}))
     hub = {key: values.get(key) for key in _HUB if values.get(key) is not None}
@@ -79,7 +84,7 @@ def read_arguments(name: str | Path, given: Mapping[str, Any]) -> Arguments:
             "Unknown arguments of from_pretrained: {names}.",
             hint="Its own options are {options}, device and dtype.",
             names=", ".join(unknown),
-            options=", ".join(_OWN),
+            options=", ".join((*_OWN, "adapter")),
         )
     folder = find_folder(name, hub)
     _check_quantization(quantized, folder)

@@ -69,7 +69,7 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """Open a model folder in 16 or 4 bits.
 
-        vram, ram, device, offload, context, kv, rope, parallel, pictures
+        vram, ram, device, offload, context, kv, rope, parallel, pictures, adapter, any_base
                     as in `cogvlm2_lite.load`
         device_map  "auto", or one device for the whole model
         max_memory  {0: "10GiB", "cpu": "30GiB"}: the same as vram and ram
@@ -293,6 +293,20 @@ class CogVLM2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def push_to_hub(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override]
         """Raise UsageError, as save_pretrained does."""
         self.save_pretrained()
+
+    def load_adapter(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise UsageError: an adapter is loaded together with the model."""
+        raise UsageError(
+            "An adapter can't be added to a loaded model: it counts in the memory plan.",
+            hint='Load it with the model: from_pretrained(FOLDER, adapter="ADAPTER").',
+        )
+
+    def add_adapter(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise UsageError: a new adapter is trained with `finetune`."""
+        raise UsageError(
+            "The model can't be trained through transformers: it has no modules.",
+            hint="Train an adapter with `cogvlm2-lite finetune`.",
+        )
 
     def tie_weights(self, *_: Any, **__: Any) -> None:
         """Do nothing: CogVLM2 has no tied weights."""

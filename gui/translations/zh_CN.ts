@@ -3211,6 +3211,22 @@
         <translation>请关闭其他程序、允许使用更多内存，或使用更小的 --max-tokens 或 --rank。</translation>
     </message>
     <message>
+        <source>An adapter can&apos;t be added to a loaded model: it counts in the memory plan.</source>
+        <translation>不能向已加载的模型添加适配器：它要计入内存规划。</translation>
+    </message>
+    <message>
+        <source>Load it with the model: from_pretrained(FOLDER, adapter=&quot;ADAPTER&quot;).</source>
+        <translation>请在加载模型时一并加载：from_pretrained(FOLDER, adapter=&quot;ADAPTER&quot;)。</translation>
+    </message>
+    <message>
+        <source>The model can&apos;t be trained through transformers: it has no modules.</source>
+        <translation>不能通过 transformers 训练此模型：它没有模块。</translation>
+    </message>
+    <message>
+        <source>Train an adapter with `cogvlm2-lite finetune`.</source>
+        <translation>请用 `cogvlm2-lite finetune` 训练适配器。</translation>
+    </message>
+    <message>
         <source>Training needs at least {least} of RAM for the trained numbers and one conversation, where {size} can be used.</source>
         <translation>训练至少需要 {least} 内存来存放训练的数值和一段对话，而可用的只有 {size}。</translation>
     </message>

@@ -20,10 +20,11 @@ from torch import Tensor
 import cogvlm2_lite
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
-from cogvlm2_lite.errors import AdapterError
+from cogvlm2_lite.errors import AdapterError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune.prepare import TrainingTask, prepare
 from cogvlm2_lite.finetune.settings import TrainingSettings
+from cogvlm2_lite.hf import CogVLM2ForConditionalGeneration
 from cogvlm2_lite.weights.adapter import read_adapter
 from cogvlm2_lite.weights.adapter_names import CONFIG_NAME, OWN_NAME, WEIGHTS_NAME
 from tests.helpers.finetune import FINETUNE, LOGIT_TOLERANCE, golden
@@ -124,6 +125,21 @@ def test_an_adapter_that_finetune_wrote_gives_the_same_logits_in_peft(
         assert off(behind, expected) > 100 * LOGIT_TOLERANCE
         (out / OWN_NAME).unlink()
     assert off(ours(DEMO, out, *prompt), expected) < LOGIT_TOLERANCE
+
+
+def test_the_model_of_transformers_takes_an_adapter_when_it_is_loaded() -> None:
+    adapter = FINETUNE / "adapter_patterns"
+    ids, types, pixels = golden_inputs("multi_turn")
+    model: Any = CogVLM2ForConditionalGeneration.from_pretrained(
+        CHECKPOINT, dtype=torch.float32, device="cpu", adapter=str(adapter)
+    )
+    logits = model(input_ids=ids, token_type_ids=types, pixel_values=pixels).logits
+    expected = set_up(CHECKPOINT, adapter).answer(ids, types, pixels)
+    assert off(logits, expected) < LOGIT_TOLERANCE
+    with pytest.raises(UsageError, match="can't be added to a loaded model"):
+        model.load_adapter(str(adapter))
+    with pytest.raises(UsageError, match="can't be trained through transformers"):
+        model.add_adapter(peft.LoraConfig(target_modules=LANGUAGE))
 
 
 # --- peft's in ours -------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ export const CHINESE = {
     "{file} 留出了所有图片，因此没有可学习的内容。",
   "All {count} answers are held out, so there is nothing to learn from.":
     "全部 {count} 个回答都被留出，因此没有可学习的内容。",
+  "An adapter can't be added to a loaded model: it counts in the memory plan.":
+    "不能向已加载的模型添加适配器：它要计入内存规划。",
   "An adapter can't be called {name!r}: that is the model without an adapter.":
     "适配器不能叫 {name!r}：这个名称表示不带适配器的模型。",
   "An adapter is a folder with {name}.":
@@ -242,6 +244,8 @@ export const CHINESE = {
     "请让 --offload 保持 auto：回答相同，只是更慢。",
   "Leave it out.":
     "请去掉它。",
+  "Load it with the model: from_pretrained(FOLDER, adapter=\"ADAPTER\").":
+    "请在加载模型时一并加载：from_pretrained(FOLDER, adapter=\"ADAPTER\")。",
   "Load one first.":
     "请先加载一个模型。",
   "Load one with --adapter FOLDER.":
@@ -530,6 +534,8 @@ export const CHINESE = {
     "模型无法回答；原因见服务器日志。",
   "The model can't be saved from here: its weights are unchanged in {folder}.":
     "无法从这里保存模型：其权重原样保存在 {folder} 中。",
+  "The model can't be trained through transformers: it has no modules.":
+    "不能通过 transformers 训练此模型：它没有模块。",
   "The model computes in {kind} and can't be converted to {other}.":
     "模型以 {kind} 计算，不能转换为 {other}。",
   "The model does not return attentions or hidden states.":
@@ -716,6 +722,8 @@ export const CHINESE = {
     "一个对话的图片过多：{count} 张；模型接受 {most} 张。",
   "Train an adapter of the linear layers of the blocks.":
     "请只对各层中的线性层训练适配器。",
+  "Train an adapter with `cogvlm2-lite finetune`.":
+    "请用 `cogvlm2-lite finetune` 训练适配器。",
   "Training":
     "训练",
   "Training needs at least {least} of RAM for the trained numbers and one conversation, where {size} can be used.":
