@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.errors import DoesNotFitError
@@ -120,7 +121,7 @@ class PhasePlan:
     def peak_bytes(self) -> int:
         return self.resident_bytes + self.buffer_bytes + self.cache_bytes + self.scratch_bytes
 
-    @property
+    @cached_property
     def resident_keys(self) -> frozenset[UnitKey]:
         return frozenset(unit.key for unit in self.resident)
 

@@ -41,6 +41,7 @@ from cogvlm2_lite.weights.catalog import StoredTensor
 from cogvlm2_lite.weights.reader import Reader
 from tests.helpers.finetune import FINETUNE
 from tests.helpers.shapes import REAL
+from tools.write_finetune_costs import PAGE, write_page
 
 DEMO = model_folder("demo")
 
@@ -239,3 +240,8 @@ def test_streaming_costs_time_and_more_memory_never_does() -> None:
         seconds = [costs("words", talk, gib=gib, host=host).seconds for gib in (2, 4, 8, 20)]
         assert seconds == sorted(seconds, reverse=True)
         assert host == 31 or seconds[0] > 1.1 * seconds[-1]
+
+
+def test_the_page_shows_these_costs() -> None:
+    page = PAGE.read_text("utf-8")
+    assert write_page(page) == page, "run python tools/write_finetune_costs.py"

@@ -192,7 +192,7 @@ def attempt(
         return None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data(), models(), st.integers(40, 1500), st.integers(0, 90), st.booleans())
 def test_more_memory_never_means_more_streaming_or_fewer_bytes_for_a_wave_on_a_card(
     data: st.DataObject, config: ModelConfig, mib: int, more: int, in_ram: bool
