@@ -313,7 +313,7 @@ def test_presets_have_the_parameters_of_the_specification() -> None:
     assert TrainingSettings().learning_rate(config) == pytest.approx(2e-4)
     tower = TrainingSettings(preset="tower")
     assert tower.learning_rate(config) == pytest.approx(1e-4)
-    seen = {name: tower.rate_factors(config)[name] * 1e-4 for name in tower.matrices(config)}
+    seen = {name: factor * 1e-4 for name, factor in tower.rate_factors(config).items()}
     assert {round(rate, 8) for name, rate in seen.items() if name.startswith("model.vision.")} == {
         2e-5
     }
