@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.backends import pinned
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.model import Model, open_model
@@ -29,8 +30,11 @@ from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.memory.residency import Residency
 from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
+from cogvlm2_lite.weights.adapter import Adapter, read_adapter
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Order
+from tests.helpers.adapters import TOWER, random_adapter
 from tests.helpers.answers import picture
 from tests.helpers.folders import random_folder
 from tests.helpers.goldens import make_chunk
@@ -236,6 +240,47 @@ def test_several_answers_at_once_are_those_of_each_alone(known: Known) -> None:
         for number in range(3):
             *_, last = model.answer(f"What {number}?", picture(number), sampling=sampling)
             assert last.text == found[number]
+
+
+@pytest.fixture(scope="module")
+def adapters(known: Known, tmp_path_factory: pytest.TempPathFactory) -> tuple[Adapter, ...]:
+    root, config = tmp_path_factory.mktemp("adapters"), read_config(known.folder)
+    words = random_adapter(root / "words", known.folder, seed=1, acts_on=BEHIND_PICTURE)
+    tower = random_adapter(root / "tower", known.folder, seed=2, parts=TOWER)
+    return tuple(read_adapter(folder, config) for folder in (words, tower))
+
+
+def asked(model: Model, names: list[str | None]) -> list[str]:
+    """Return the answers of adapters in one run, one for each slot."""
+    sampling = Sampling(max_new_tokens=7, repetition_guard=False)
+    model.engine.clock = lambda: 0.0  # a decode step after each prompt
+    found: dict[int, str] = {}
+    for number, name in enumerate(names):
+        request = Request(question="What?", sampling=sampling, adapter=name)
+        model.engine.begin(number, request, Cancel())
+    while model.engine.busy:
+        for number, event in model.engine.turn():
+            assert not isinstance(event, Exception)
+            if isinstance(event, Finished):
+                found[number] = event.text
+    return [found[number] for number in sorted(found)]
+
+
+def test_adapters_in_one_run_answer_as_each_does_alone(
+    known: Known, adapters: tuple[Adapter, ...]
+) -> None:
+    names = [None, "words", "tower"]
+    with emulated_cuda():
+        model = opened(known.folder, adapters=adapters)
+        expected = [text for name in names for text in asked(model, [name])]
+    assert len(set(expected)) == 3
+    with emulated_cuda(order=Order.RANDOM, seed=3):
+        model = opened(known.folder, adapters=adapters, parallel=3)
+        assert asked(model, names) == expected
+        assert model.runtime.graphs is not None
+        assert model.runtime.graphs.replays > 0
+        # In a slot whose graph belongs to another adapter.
+        assert asked(model, names[::-1]) == expected[::-1]
 
 
 # --- memory ---------------------------------------------------------------------------------------
