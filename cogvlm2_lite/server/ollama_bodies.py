@@ -176,7 +176,7 @@ class OllamaDetails(Struct, frozen=True, kw_only=True):
 
 
 class OllamaModel(Struct, frozen=True, kw_only=True):
-    """The one model. size: bytes of its folder."""
+    """The model of the folder, or that model with an adapter. size: bytes of the folder."""
 
     name: str
     model: str

@@ -280,7 +280,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """The one model.
+    """The model of the folder, or that model with an adapter.
 
     created         when its folder was made, in seconds since 1970
     context_length  tokens of question, picture and answer together; null while it is loading.
