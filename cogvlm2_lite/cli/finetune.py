@@ -420,8 +420,21 @@ def _cache(word: str | None) -> tuple[Path | None, int | None]:
         return None, None
     name, colon, size = word.rpartition(":")
     if not colon or not size[:1].isdigit():  # no size, also in C:\\cache
-        return Path(word), None
-    return Path(name) if name else None, parse_bytes(size)
+        name, size = word, ""
+    folder = Path(name) if name else None
+    if (folder is None and not size) or (folder is not None and _is_file(folder)):
+        raise UsageError(
+            "{param} needs a folder, not {value!r}.",
+            hint="Write it like my-cache, my-cache:50GiB, or :0 for none.",
+            param="--cache",
+            value=name,
+        )
+    return folder, parse_bytes(size) if size else None
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a folder can't be made because a file has its name, or that of a parent."""
+    return any(each.is_file() for each in (path, *path.parents))
 
 
 def _check_out(out: Path) -> None:

@@ -5451,6 +5451,14 @@
         <translation>{option} 用于基准测试，而 {data} 是带答案的图片数据。</translation>
     </message>
     <message>
+        <source>{param} needs a folder, not {value!r}.</source>
+        <translation>{param} 需要一个文件夹，而不是 {value!r}。</translation>
+    </message>
+    <message>
+        <source>Write it like my-cache, my-cache:50GiB, or :0 for none.</source>
+        <translation>请写成 my-cache、my-cache:50GiB，或用 :0 表示不存储。</translation>
+    </message>
+    <message>
         <source>Memory ran out. {size} more of the weights now come from RAM or disk for each use; the step starts again.</source>
         <translation>内存用尽。现在每次使用时另有 {size} 权重来自内存或磁盘；这一步会重新开始。</translation>
     </message>

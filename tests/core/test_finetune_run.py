@@ -256,6 +256,15 @@ def test_too_many_bad_rows_stop_before_training(few: Path, tmp_path: Path) -> No
         (["--held-out", "99"], "All 8 answers are held out"),
         (["--replay", "x.jsonl:2"], "share of --replay must be above 0"),
         (["--max-tokens", "0"], "--max-tokens must be 1 or more"),
+        (["--rank", "99999"], "--rank must be 1024 or less"),
+        (["--lr", "nan"], "--lr must be above 0"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--patience", "0"], "--patience must be 1 or more"),
+        (["--weight-decay", "-1"], "--weight-decay must be at least 0 and below 1"),
+        (["--clip", "0"], "--clip must be above 0"),
+        (["--cache", ""], "--cache needs a folder"),
+        (["--cache", "x:9XB"], "'9XB' is not a size"),
+        (["--cache", __file__ + "/x:1GiB"], "--cache needs a folder"),
     ],
 )
 def test_wrong_options_are_told(argv: list[str], message: str, few: Path, tmp_path: Path) -> None:
