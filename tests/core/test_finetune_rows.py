@@ -262,7 +262,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(st.dictionaries(KEYS, TEXT | st.dictionaries(KEYS, TEXT)), max_size=3))
 def test_strange_rows_end_as_rows_or_reasons(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]]
