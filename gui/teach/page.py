@@ -31,14 +31,14 @@ from gui.pages.frame import page, plain_label
 from gui.teach.curve import LossCurve
 from gui.teach.form import FormValues, TeachForm
 from gui.teach.run import (
-    EarlierLosses,
+    Earlier,
     Plan,
     RunState,
     Sample,
     TeachRun,
     arguments,
     has_state,
-    read_losses,
+    read_earlier,
 )
 from gui.translation import fill, sentences, translate
 
@@ -234,13 +234,13 @@ class TeachPage(CommandPage):
             return
         run.apply_event(event)
         if event.get("event") == "planned" and run.plan is not None and run.plan.resumed:
-            read = partial(read_losses, run.job.output)
+            read = partial(read_earlier, run.job.output)
             add = partial(self._add_earlier, run)
             self._context.tasks.run(read, add, lambda error: None, self)
         self._show()
 
-    def _add_earlier(self, run: TeachRun, losses: EarlierLosses) -> None:
-        run.add_earlier(losses)
+    def _add_earlier(self, run: TeachRun, earlier: Earlier) -> None:
+        run.add_earlier(earlier)
         self._show()
 
     def _ended(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -198,7 +199,7 @@ class TeachRun:
                 if event["best"]:
                     self.best = event["step"]
             case "sample":
-                self._answered(event)
+                _answer(self.samples, event)
                 self._go_on(RunState.ANSWERING)
             case "saved":
                 self.saved = event["step"]
@@ -235,19 +236,17 @@ class TeachRun:
         self.error = "" if stopped else why
         self._end(RunState.STOPPED if stopped else RunState.FAILED)
 
-    def add_earlier(self, losses: EarlierLosses) -> None:
-        """Put the losses of the steps before this run continued in front of its own."""
-        if self.plan is not None:
-            last = self.plan.resumed
-            self.training[:0] = [loss for loss in losses.training if loss[0] <= last]
-            self.held_out[:0] = [loss for loss in losses.held_out if loss[0] <= last]
-
-    def _answered(self, event: Mapping[str, Any]) -> None:
-        sample = self.samples.get(
-            event["number"], Sample(question=event["question"], expected=event["expected"])
-        )
-        answered = "after" if event["step"] else "before"
-        self.samples[event["number"]] = replace(sample, **{answered: event["answer"]})
+    def add_earlier(self, earlier: Earlier) -> None:
+        """Put what came before this run continued in front of its own."""
+        if self.plan is None:
+            return
+        last = self.plan.resumed
+        self.training[:0] = [loss for loss in earlier.training if loss[0] <= last]
+        self.held_out[:0] = [loss for loss in earlier.held_out if loss[0] <= last]
+        own, self.samples = self.samples, dict(earlier.samples)
+        for number, sample in own.items():
+            before = self.samples.get(number, sample).before
+            self.samples[number] = replace(sample, before=sample.before or before)
 
     def _go_on(self, state: RunState) -> None:
         if self.state is not RunState.STOPPING:
@@ -259,32 +258,49 @@ class TeachRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlierLosses:
-    """Losses from the log in a folder; see TeachRun."""
+class Earlier:
+    """Losses and samples of earlier steps, from the files in a folder; see TeachRun."""
 
     training: tuple[Loss, ...] = ()
     held_out: tuple[Loss, ...] = ()
+    samples: Mapping[int, Sample] = field(default_factory=dict)
 
 
-def read_losses(folder: Path) -> EarlierLosses:
-    """Return the losses in the log of an adapter's folder. What can't be read is left out."""
+def read_earlier(folder: Path) -> Earlier:
+    """Return what earlier runs wrote in an adapter's folder. What can't be read is left out."""
     training: dict[int, float] = {}
     held_out: dict[int, float] = {}
-    try:
-        lines = (folder / "training" / "log.jsonl").read_text("utf-8", "replace").splitlines()
-    except OSError:  # there is none yet
-        lines = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            step = int(entry["step"])
+    samples: dict[int, Sample] = {}
+    for entry in _read_lines(folder / "training" / "log.jsonl"):
+        with suppress(ValueError, TypeError, KeyError):
             if "held_out" in entry:
-                held_out[step] = float(entry["held_out"])
+                held_out[int(entry["step"])] = float(entry["held_out"])
             else:
-                training[step] = float(entry["loss"])
-        except (ValueError, TypeError, KeyError):  # a kill cut the line
-            continue
-    return EarlierLosses(training=tuple(training.items()), held_out=tuple(held_out.items()))
+                training[int(entry["step"])] = float(entry["loss"])
+    for entry in _read_lines(folder / "training" / "samples.jsonl"):
+        with suppress(TypeError, KeyError):
+            _answer(samples, entry)
+    return Earlier(
+        training=tuple(training.items()), held_out=tuple(held_out.items()), samples=samples
+    )
+
+
+def _read_lines(file: Path) -> Iterator[Any]:
+    """Yield the lines of a file as values. One that a kill cut is left out."""
+    try:
+        lines = file.read_text("utf-8", "replace").splitlines()
+    except OSError:  # there is none yet
+        return
+    for line in lines:
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def _answer(samples: dict[int, Sample], event: Mapping[str, Any]) -> None:
+    """Add an answer to a held-out question. The last one after a step counts."""
+    number, answered = event["number"], "after" if event["step"] else "before"
+    new = Sample(question=event["question"], expected=event["expected"])
+    samples[number] = replace(samples.get(number, new), **{answered: event["answer"]})
 
 
 def has_state(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from gui.chat.dropped import DroppedContent
 from gui.evaluate.page import EvaluatePage
 from gui.teach.form import AIMS
 from gui.teach.page import TeachPage
-from gui.teach.run import Job, RunState, TeachRun, arguments, has_state, read_losses
+from gui.teach.run import Job, RunState, Sample, TeachRun, arguments, has_state, read_earlier
 from tests.helpers.desk import Desk, Script
 
 CHILD = """
@@ -61,6 +61,10 @@ PLANNED: dict[str, Any] = {
 def step(number: int, loss: float = 1.0) -> dict[str, Any]:
     return {"event": "step", "step": number, "steps": 200, "epoch": 1, "loss": loss,
             "seconds_left": 9.0}  # fmt: skip
+
+
+def sample(number: int) -> dict[str, Any]:
+    return {"event": "sample", "step": number, "number": 0, "question": "q", "expected": "e"}
 
 
 def job(**changes: Any) -> Job:
@@ -123,7 +127,7 @@ def test_unknown_events_are_ignored() -> None:
 
 
 def test_losses_before_a_stop_are_read_from_the_log(tmp_path: Path) -> None:
-    assert read_losses(tmp_path).training == ()
+    assert read_earlier(tmp_path).training == ()
     assert not has_state(tmp_path)
     log = tmp_path / "training" / "log.jsonl"
     log.parent.mkdir()
@@ -133,14 +137,18 @@ def test_losses_before_a_stop_are_read_from_the_log(tmp_path: Path) -> None:
         {"step": 3, "loss": 2.0}, {"step": 3, "text": "a notice"}, [], None,
     ]  # fmt: skip
     log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
-    losses = read_losses(tmp_path)
+    losses = read_earlier(tmp_path)
     assert losses.training == ((1, 4.0), (2, 3.0), (3, 2.0))
     assert losses.held_out == ((2, 2.5),)
     assert has_state(tmp_path)
     run = TeachRun(job=job())
     run.apply_event({**PLANNED, "resumed": 2})
     run.apply_event(step(3, 1.5))  # before the log was read; its third step is repeated
-    run.add_earlier(losses)
+    before = {**sample(0), "answer": "wrong"}
+    (log.parent / "samples.jsonl").write_text(f"{json.dumps(before)}\n3\n" + '{"number"')
+    run.apply_event({**sample(3), "answer": "right"})
+    run.add_earlier(read_earlier(tmp_path))
+    assert run.samples == {0: Sample(question="q", expected="e", before="wrong", after="right")}
     assert run.training == [(1, 4.0), (2, 3.0), (3, 1.5)]
     assert run.held_out == [(2, 2.5)]
 
