@@ -67,11 +67,16 @@ class Command(QObject):
         else:
             self._process.terminate()
 
-    def end(self) -> None:
-        """End the child and wait for it, without further signals."""
+    def end(self, finish_ms: int = 0) -> None:
+        """End the child and wait for it, without further signals.
+
+        finish_ms  time to end by itself: the end of its input is a request to stop
+        """
         self.blockSignals(True)
         if self.running:
             self._process.closeWriteChannel()
+            if finish_ms and self._process.waitForFinished(finish_ms):
+                return
             self.terminate()
             if not self._process.waitForFinished(_END_MS):
                 self._process.kill()

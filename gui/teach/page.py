@@ -42,6 +42,9 @@ from gui.teach.run import (
 )
 from gui.translation import fill, sentences, translate
 
+_FINISH_MS = 3000
+"""A step has this long to be finished when the window closes, which is hidden already."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeachState:
@@ -185,6 +188,10 @@ class TeachPage(CommandPage):
             self.command.terminate()  # nothing was trained
         run.state = RunState.STOPPING
         self._show()
+
+    def shut_down(self) -> None:
+        """End the command. A short step is finished and saved; a longer one is repeated later."""
+        self.command.end(finish_ms=_FINISH_MS)
 
     def save_state(self) -> TeachState:
         """Return the running command and the form for a page that replaces this one."""

@@ -40,7 +40,7 @@ emit("evaluated", step=0, loss=2.5, best=False)
 for step in (1, 2, 3):
     emit("step", step=step, steps=3, epoch=1, loss=2.0 / step, rate=1.0, grad_norm=1.0, answers=12,
          tokens=99, seconds=1.0, seconds_left=60.0 * (3 - step))
-    if sys.stdin.readline().strip() == "stop":
+    if sys.stdin.readline() in ("stop\\n", ""):
         emit("saved", step=step)
         emit("interrupted", step=step, saved=step)
         sys.exit(130)
@@ -121,7 +121,7 @@ def test_a_stop_before_the_first_state_says_nothing_of_a_step() -> None:
 
 def test_unknown_events_are_ignored() -> None:
     run = TeachRun(job=job())
-    run.apply_event({"event": "replanned", "why": "memory"})
+    run.apply_event({"event": "news", "why": "of a later version"})
     run.apply_event({})
     assert run.state is RunState.READING
 
@@ -367,6 +367,19 @@ def test_a_rebuilt_window_does_not_end_a_run(desk: Desk, child: Path) -> None:
     page.stop()
     desk.qtbot.waitUntil(lambda: not page.running)
     assert page.status.text().startswith("Stopped after step 1")
+
+
+def test_a_closed_window_lets_the_step_be_saved(desk: Desk, child: Path, tmp_path: Path) -> None:
+    child.write_text(CHILD.replace('emit("saved", step=step)', 'open(sys.argv[4], "w").close()'))
+    desk.open_demo()
+    page = open_page(desk)
+    page.form.data.setText("/d/rows")
+    page.form.output.setText(str(tmp_path / "saved"))
+    page.start()
+    desk.qtbot.waitUntil(lambda: "Step 1 of 3" in page.status.text(), timeout=10_000)
+    desk.program.window.close()
+    assert (tmp_path / "saved").is_file()
+    assert not page.running
 
 
 def test_the_form_is_remembered(desk: Desk, child: Path) -> None:
