@@ -493,7 +493,10 @@ def _sides(
             raise AdapterError(
                 "{file}: the matrices of {tensor} have the shapes {down} and {up}; this model "
                 "needs [rank, {columns}] and [{rows}, rank].",
-                hint="The adapter was made for another model.",
+                hint="They are empty: DeepSpeed with ZeRO 3 writes such files unless "
+                "stage3_gather_16bit_weights_on_model_save is on. Save the adapter again."
+                if 0 in (*down, *up)
+                else "The adapter was made for another model.",
                 file=where,
                 tensor=matrix.removesuffix(".weight"),
                 down=list(down),

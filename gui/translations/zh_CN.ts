@@ -3367,6 +3367,10 @@
         <translation>{file} 中 {tensor} 的 lora_{side} 出现了两次。</translation>
     </message>
     <message>
+        <source>They are empty: DeepSpeed with ZeRO 3 writes such files unless stage3_gather_16bit_weights_on_model_save is on. Save the adapter again.</source>
+        <translation>它们是空的：DeepSpeed 的 ZeRO 3 会写出这样的文件，除非打开 stage3_gather_16bit_weights_on_model_save。请重新保存适配器。</translation>
+    </message>
+    <message>
         <source>other {kind}</source>
         <translation>另一份 {kind}</translation>
     </message>

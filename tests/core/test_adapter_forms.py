@@ -235,6 +235,14 @@ def test_tensors_that_do_not_belong_are_named(
     assert message in found.value.text
 
 
+def test_files_that_zero_3_left_empty_are_explained(folder: Path, config: ModelConfig) -> None:
+    empty = {name: torch.zeros(0) for name in load_file(folder / WEIGHTS_NAME)}
+    save_file(empty, folder / WEIGHTS_NAME)
+    with pytest.raises(AdapterError) as found:
+        read_adapter(folder, config)
+    assert "stage3_gather_16bit_weights_on_model_save" in found.value.hint
+
+
 def test_a_folder_beside_the_right_one_is_explained(tmp_path: Path, config: ModelConfig) -> None:
     run = tmp_path / "run"
     shutil.copytree(DEMO, run / "checkpoint-100")

@@ -686,6 +686,8 @@ export const CHINESE = {
     "当前用户没有主文件夹，因此本程序没有存放文件的位置。",
   "There is not enough memory to continue.":
     "内存不足，无法继续。",
+  "They are empty: DeepSpeed with ZeRO 3 writes such files unless stage3_gather_16bit_weights_on_model_save is on. Save the adapter again.":
+    "它们是空的：DeepSpeed 的 ZeRO 3 会写出这样的文件，除非打开 stage3_gather_16bit_weights_on_model_save。请重新保存适配器。",
   "They may change the results. Check that this is a CogVLM2 image model.":
     "它们可能改变结果。请确认这是 CogVLM2 图像模型。",
   "This computer has only {size} of RAM free now.":
