@@ -33,7 +33,7 @@ OPTIONS = (
     "--answer-space", "yes", "--device", "cpu",
 )  # fmt: skip
 _TIMED = ("report.html", "training/events.out.tfevents.0")
-_MEASURED = ("seconds", "time", "peak_bytes")
+_MEASURED = ("seconds", "time", "peak_bytes", "computed")
 
 
 def main() -> None:

@@ -97,7 +97,8 @@ class Scalars:
             if entry.get(key) is not None:
                 found[tag] = float(entry[key])
         if entry.get("seconds"):
-            found["Train/TokensPerSecond"] = entry["tokens"] / entry["seconds"]
+            tokens = entry.get("computed", entry["tokens"])
+            found["Train/TokensPerSecond"] = tokens / entry["seconds"]
         if entry.get("epoch", 0) != self._epoch:
             self._epoch, self._sum, self._labels = entry.get("epoch", 0), 0.0, 0.0
         if entry.get("loss") is not None:

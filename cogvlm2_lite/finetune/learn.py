@@ -255,7 +255,7 @@ class Run:
         number = self.place.step
         epoch, examples = self.plan[number]
         samples = [example.sample for example in examples]
-        began = time.monotonic()
+        began, computed = time.monotonic(), self._network.computed_tokens
         rate = self.rate * rate_factor(
             number, len(self.plan), self._settings.schedule, self._steps_in_epoch
         )
@@ -283,7 +283,7 @@ class Run:
             rate=rate,
             grad_norm=norm,
             answers=len(examples),
-            tokens=sum(sample.input_ids.shape[1] for sample in samples),
+            tokens=self._network.computed_tokens - computed,
             labels=sum(len(sample.label_positions) for sample in samples),
             seconds=self._took[-1],
             seconds_left=self._seconds_left(),
@@ -297,12 +297,13 @@ class Run:
                 "step": done.step,
                 "epoch": done.epoch,
                 "loss": loss,
-                "tokens": done.tokens,
+                "tokens": sum(sample.input_ids.shape[1] for sample in samples),
                 "labels": done.labels,
                 "lr": rate,
                 "grad_norm": norm,
                 "seconds": round(done.seconds, 3),
                 "peak_bytes": done.peak_bytes,
+                "computed": done.tokens,
             }
         )
         yield done

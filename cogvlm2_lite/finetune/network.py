@@ -188,6 +188,11 @@ class LearningNetwork:
         return self._placed.arenas
 
     @property
+    def computed_tokens(self) -> int:
+        """Tokens that went through the decoder so far, image tokens included."""
+        return self._passes.computed_tokens
+
+    @property
     def streamed_bytes(self) -> int:
         """Bytes of weights that were loaded for a single use so far."""
         return self._placed.residency.streamed_bytes

@@ -67,6 +67,9 @@ class _Loss:
 class Passes:
     """Computes losses and gradients of waves.
 
+    computed_tokens  that went through the decoder so far, image tokens included; once for those
+                     that several questions share, and not for stored prefixes
+
     behind  the adapter acts behind the picture only
     known   what is kept of pictures
     """
@@ -76,6 +79,7 @@ class Passes:
     ) -> None:
         self._placed, self._trained, self._known, self._behind = placed, trained, known, behind
         self._parts, self._trains_tower = placed.parts, placed.training.tower
+        self.computed_tokens = 0
 
     def learn(self, wave: Wave, count: int) -> dict[int, float]:
         """Add the gradients of a wave; return the summed loss of each sample, by number.
@@ -140,6 +144,8 @@ class Passes:
             for key, each in features.items():
                 self._known.add_features(key, each, in_ram=key in shown or key not in stored)
         steps = self._steps(Phase.LEARN, wave.packs, prefixes)
+        made = [each.pack for key, each in wave.prefixes.items() if known[key] is None]
+        self.computed_tokens += sum(pack.rows for pack in (*wave.packs, *made))
         return features, encoder, steps
 
     # --- pictures ---------------------------------------------------------------------------------

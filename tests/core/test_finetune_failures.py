@@ -97,7 +97,7 @@ def files(out: Path) -> dict[str, bytes]:
     found = {str(f.relative_to(out)): f.read_bytes() for f in out.rglob("*") if f.is_file()}
     entries = [json.loads(line) for line in found["training/log.jsonl"].decode().splitlines()]
     for entry in entries:
-        for key in ("seconds", "time", "peak_bytes"):
+        for key in ("seconds", "time", "peak_bytes", "computed"):
             entry.pop(key, None)
     found["training/log.jsonl"] = json.dumps(entries).encode()
     return found

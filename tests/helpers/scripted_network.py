@@ -47,6 +47,7 @@ class ScriptedNetwork:
         self.repeated: list[int] = []
         self.known: list[str] = []
         self.room = 1000
+        self.computed_tokens = 0
 
     def accumulate(
         self, samples: Sequence[TrainingSample], dtype: torch.dtype | None = None
@@ -56,6 +57,7 @@ class ScriptedNetwork:
             self.repeated.append(self.steps)
         else:
             self.steps += 1
+        self.computed_tokens += sum(s.input_ids.shape[1] for s in samples)
         ids = [s.input_ids.tolist() for s in samples]
         seed = int.from_bytes(hashlib.sha256(repr(ids).encode()).digest()[:4], "little")
         generator = torch.Generator().manual_seed(seed)
