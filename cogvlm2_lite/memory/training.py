@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.memory.work import KERNEL_SCRATCH_BYTES
+from cogvlm2_lite.weights.footprint import CHUNK_NUMBERS, WHOLE_NUMBERS
 
 MLP_ROWS = 1024
 """Rows that go through an MLP together with gradients. An MLP works row by row, so its activations
@@ -125,14 +126,17 @@ def learn_bytes(
 ) -> int:
     """Return an estimate of the peak bytes on the device of the learning phase, without weights.
 
-    head_is_quantized  lm_head is dequantized as a whole for its backward product
+    head_is_quantized  lm_head is dequantized for its backward product, in chunks if it is large
 
     benchmarks/finetune_memory.py compares it with the tensors that are really allocated.
     """
     tokens, hidden, inner = training.tokens, config.hidden_size, config.intermediate_size
     block = _block_bytes(config, training, itemsize)
     logits = min(LOGIT_ROWS, tokens) * config.vocab_size * (2 * itemsize + 8)
-    head = config.vocab_size * hidden * itemsize if head_is_quantized else 0
+    head = 0
+    if head_is_quantized:
+        numbers = config.vocab_size * hidden
+        head = numbers * itemsize if numbers <= WHOLE_NUMBERS else 4 * CHUNK_NUMBERS
     work = max(block + hidden * inner * itemsize, logits + head)
     if training.tower:
         work = max(work, _tower_bytes(config, itemsize))

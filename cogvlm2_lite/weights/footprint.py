@@ -17,6 +17,11 @@ PACKED_BLOCK = 32
 
 _PACKED_SCALE_BYTES = 2
 
+WHOLE_NUMBERS, CHUNK_NUMBERS = 2**26, 2**24
+"""For the gradient of its input, a quantized matrix of more numbers than the first is dequantized
+in chunks of the second, in float32. The largest matrix of a layer of the 19B model has 59 million
+numbers, lm_head 525 million."""
+
 
 def can_pack(rows: int, columns: int, group: int) -> bool:
     """Return whether a 4-bit matrix fits the packed layout; otherwise other kernels multiply it."""

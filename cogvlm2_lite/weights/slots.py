@@ -44,6 +44,13 @@ class StoredWeight(Protocol):
         xs  one row each, [1, 1, in_features]; kernels that can read the matrix once for all do so
         """
 
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        """Return y @ weight, for the gradient with respect to x.
+
+        y       [..., out_features]
+        Returns [..., in_features], dtype of y
+        """
+
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Return the dequantized matrix [out_features, in_features] in a floating dtype."""
 
@@ -104,7 +111,7 @@ class _FrozenProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         stored: StoredWeight = ctx.stored
-        return gradients[0] @ stored.dequantize(gradients[0].dtype), None, None
+        return stored.multiply_transposed(gradients[0]), None, None
 
 
 @dataclass(eq=False)

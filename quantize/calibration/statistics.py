@@ -116,6 +116,10 @@ class ObservedWeight:
         """Collect and multiply one by one."""
         return [self.multiply(x, bias) for x in xs]
 
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        """Multiply as the inner weight does; nothing is collected."""
+        return self.inner.multiply_transposed(y)
+
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Return the inner weight, dequantized."""
         return self.inner.dequantize(to)

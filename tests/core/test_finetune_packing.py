@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,9 @@ from cogvlm2_lite.weights.adapter_names import ACTS_ON
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.loader import WeightLoader
 from cogvlm2_lite.weights.slots import Adapted
+from cogvlm2_lite.weights.storage import quantized
+from quantize.recipe import Keep
+from tests.helpers.conversion import SMALL_SHARDS, quantize
 from tests.helpers.finetune import golden, sample, training_samples
 from tests.helpers.goldens import CHECKPOINT
 
@@ -289,3 +294,36 @@ def test_the_vision_tower_has_the_gradients_of_its_differences() -> None:
     ):
         fill(piece, loader)
         check_differences(piece, x, halves, pairs)
+
+
+# --- the product with a stored weight -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantized_matrix_has_the_gradient_of_the_dequantized_one(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a whole, and in chunks of rows as lm_head."""
+    folder = tmp_path / kind
+    kept = () if kind == "nf4" else (Keep(pattern="*", kind=kind),)
+    quantize(CHECKPOINT, folder, replace(SMALL_SHARDS, keep=kept, lm_head=kind))
+    config, device = read_config(folder), torch.device("cpu")
+    loader = WeightLoader(Catalog.open(folder, config), device=device, dtype=torch.float32)
+    head = assemble(
+        config, device=device, dtype=torch.float32, rope=RopeMode.REFERENCE
+    ).decoder.head.lm_head
+    loader.fill(head)
+    stored = head.stored
+    assert stored is not None
+    assert stored.kind == kind
+    y = torch.randn(1, 5, head.out_features)
+    expected = y @ stored.dequantize(torch.float32)
+    assert torch.equal(stored.multiply_transposed(y), expected)
+    monkeypatch.setattr(quantized, "WHOLE_NUMBERS", 1)
+    for rows in (1, 17, 64, 10_000):
+        monkeypatch.setattr(quantized, "CHUNK_NUMBERS", rows * head.in_features)
+        found = stored.multiply_transposed(y)
+        assert float((found - expected).norm()) < 1e-6 * float(expected.norm())
+        low = stored.multiply_transposed(y.bfloat16())
+        assert low.dtype == torch.bfloat16
+        assert float((low.float() - expected).norm()) < 0.01 * float(expected.norm())

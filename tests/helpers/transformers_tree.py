@@ -79,6 +79,9 @@ class Borrowed:
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         return [self.multiply(x, bias) for x in xs]
 
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def dequantize(self, to: torch.dtype) -> Tensor:
         raise NotImplementedError
 

@@ -49,6 +49,10 @@ class DenseWeight:
         kernel = self.kernels.first(1, self.weight.shape[1], 0, xs[0].dtype)
         return kernel.multiply_each(xs, self.weight, bias, self.scratch)
 
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        """Return y @ weight; see StoredWeight."""
+        return y @ self.weight.to(y.dtype)
+
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Return the matrix in a dtype; the stored tensor itself if it already has this dtype."""
         return self.weight.to(to)

@@ -9,6 +9,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.weights.footprint import CHUNK_NUMBERS, WHOLE_NUMBERS
 from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
 from cogvlm2_lite.weights.kernels.interface import Q
 from cogvlm2_lite.weights.kernels.packed import PackedKernel
@@ -43,6 +44,27 @@ class QuantizedWeight(Generic[Q]):
         matrix = self.matrix
         kernel = self.kernels.first(1, matrix.columns, matrix.group, xs[0].dtype)
         return kernel.multiply_each(xs, matrix, bias, self.scratch)
+
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        """Return y @ matrix; see StoredWeight.
+
+        A matrix of a layer is dequantized as a whole. A larger one, lm_head, is dequantized in
+        float32 a few rows at a time; the products are added up in float32 and rounded once.
+        """
+        matrix = self.matrix
+        if matrix.rows * matrix.columns <= WHOLE_NUMBERS:
+            return y @ self.dequantize(y.dtype)
+        rows = y.reshape(-1, matrix.rows)
+        total = rows.new_zeros((rows.shape[0], matrix.columns), dtype=torch.float32)
+        fill = self.kernels.dequantizers.filler(matrix, torch.float32, self.scratch)
+        multiple = matrix.row_multiple
+        step = max(1, CHUNK_NUMBERS // matrix.columns // multiple) * multiple
+        for start in range(0, matrix.rows, step):
+            end = min(start + step, matrix.rows)
+            part = total.new_empty((end - start, matrix.columns))
+            fill(start, end, part)
+            total.addmm_(rows[:, start:end].to(torch.float32), part)
+        return total.to(y.dtype).view(*y.shape[:-1], matrix.columns)
 
     def dequantize(self, to: torch.dtype) -> Tensor:
         """Return the dequantized matrix [out_features, in_features]."""
