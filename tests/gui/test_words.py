@@ -54,7 +54,8 @@ NEVER = (
     "Unknown command", "Leave --score-only out", "--held-out must be a share",
     "share of --replay", "as in --adapter mine=", "Name them: --adapter",
     "with --adapter there is no calibration", "--calibrate and --adapter", "Use merge to write",
-    "--keep needs a 4-bit", "Leave --keep out",
+    "--keep needs a 4-bit", "Leave --keep out", "--card works only",
+    "Use other rows for --held-out",
 )  # fmt: skip
 """Messages about options that the window never gives."""
 
