@@ -142,6 +142,7 @@ class LearningNetwork:
         acts_on: str,
         compute: Compute,
         rope: RopeMode,
+        limits: PackLimits = _LIMITS,
     ) -> LearningNetwork:
         """Return a network with room for given samples in the memory that is free.
 
@@ -152,7 +153,7 @@ class LearningNetwork:
         if compute.gpus:
             (budget,) = gpu_budgets(compute.gpus[:1], allowance, free)
         training = training_of_samples(
-            catalog.config, pairs, samples, acts_on=acts_on, limits=_LIMITS
+            catalog.config, pairs, samples, acts_on=acts_on, limits=limits
         )
         plan = plan_training(
             catalog.config,
@@ -170,6 +171,7 @@ class LearningNetwork:
             rope=rope,
             plan=plan,
             training=training,
+            limits=limits,
         )
 
     @property
