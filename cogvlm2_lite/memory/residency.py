@@ -211,7 +211,7 @@ class Residency:
             #    come, as after a training step that failed.
             if not self._all_loaded(keys) or not self._all_loaded(after):
                 self._finish_prefetch()
-                self._release_lingering(keys)
+                self._release_lingering((*keys, *after))
                 kept = {*keys, *after}
                 self._drop([key for key in self.loaded if key in self._streamed - kept])
                 self._load(keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.finetune.expect import TalkSize, training_of
 from cogvlm2_lite.finetune.settings import TrainingSettings
+from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
 from cogvlm2_lite.memory.plan import (
     DeviceBudget,
@@ -21,9 +24,10 @@ from cogvlm2_lite.memory.plan import (
     least_bytes,
     plan_memory,
 )
-from cogvlm2_lite.memory.residency import _following
+from cogvlm2_lite.memory.residency import Residency, _following
 from cogvlm2_lite.memory.training import Training, picture_bytes, waiting_bytes
 from cogvlm2_lite.units import GIB, MIB
+from cogvlm2_lite.weights.slots import Vector, WeightSlot
 from tests.helpers.plan_cases import models
 from tests.helpers.shapes import REAL
 
@@ -158,6 +162,58 @@ def test_after_the_logits_the_last_block_comes_again_and_then_the_others_backwar
     assert backward[Part.VISION, None] == ()
     encode = _following(plans, Phase.ENCODE, False)
     assert (Part.LANGUAGE_EXPERT, 0) in encode[Part.PROJECTOR, None]
+
+
+class _Piece:
+    """A piece of the model with one slot for each of its units."""
+
+    def __init__(self, keys: Sequence[UnitKey]) -> None:
+        self._slots = [Vector(f"{part.value} {block}", (1,)) for part, block in keys]
+
+    def slots(self) -> list[Vector]:
+        return self._slots
+
+
+class _CountingLoader:
+    """Fills slots with nothing, and counts how often each is filled."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes, self.fills = sizes, Counter[str]()
+
+    def fill(self, slot: WeightSlot) -> int:
+        self.fills[slot.name] += 1
+        return self._sizes[slot.name]
+
+    def clear(self, slot: WeightSlot) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("gib", [1.4, 2.0, 3.0])
+def test_a_step_loads_a_streamed_block_twice_and_the_last_one_once(gib: float) -> None:
+    plan = planned(real(), gib, host=40)
+    learn = plan.devices[0].phase(Phase.LEARN)
+    keys = {f"{part.value} {block}": (part, block) for part, block in SIZES}
+    loader = _CountingLoader({name: SIZES[key] for name, key in keys.items()})
+    blocks = [_Piece([(Part.NORMS, n), (Part.LANGUAGE_EXPERT, n)]) for n in range(32)]
+    head = _Piece([(Part.NORMS, None), (Part.LM_HEAD, None)])
+    arena = Arena()
+    residency = Residency([loader], keys, [*blocks, head], plan, [arena])
+    for piece in blocks[:3]:  # a step that failed: what was loaded ahead must not stay
+        with residency.at(Phase.LEARN, piece):
+            pass
+    loader.fills.clear()
+    for piece in [*blocks, head]:
+        with residency.at(Phase.LEARN, piece):
+            pass
+    for piece in reversed(blocks):
+        with residency.at(Phase.LEARN, piece, backward=True):
+            pass
+    assert arena.peak_bytes <= gib * GIB
+    streamed = {unit.key for unit in learn.streamed}
+    assert streamed
+    for n in range(4, 32):  # those before were loaded for the step that failed
+        stays = (Part.LANGUAGE_EXPERT, n) not in streamed or (n == 31 and learn.depth == 2)
+        assert loader.fills[f"{Part.LANGUAGE_EXPERT.value} {n}"] == (1 if stays else 2), n
 
 
 @st.composite
