@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
 from cogvlm2_lite.finetune.curves import EventFile
@@ -15,6 +17,7 @@ from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
 from cogvlm2_lite.finetune.report import Progress, loss_file, render
 from cogvlm2_lite.rows import held_out
 from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.weights.adapter_names import OWN_NAME
 
 _SECONDS = 60.0
 
@@ -55,8 +58,19 @@ class RunPages:
         file = self._out / "report.html"
         if file.is_file() and not is_sealed(file.read_bytes()):
             return  # somebody edited it
-        data = sealed_page(render(self._title, self._facts, progress, self._reasons, self._use))
+        facts = {**self._facts, **_in_peft(self._out)}
+        data = sealed_page(render(self._title, facts, progress, self._reasons, self._use))
         write_whole(file, lambda temporary: temporary.write_bytes(data))
+
+
+def _in_peft(out: Path) -> Mapping[str, str]:
+    """Return the held-out loss of the adapter in peft, if it was measured."""
+    try:
+        own = json.loads((out / OWN_NAME).read_text("utf-8"))
+        loss = float(own["held_out"]["after_in_peft"])
+    except (OSError, ValueError, TypeError, KeyError):  # not written or not measured yet
+        return {}
+    return {"held-out loss in peft, on all tokens": f"{loss:.4f}"}
 
 
 def progress_of(run: Run) -> Progress:
@@ -102,6 +116,7 @@ def _facts(task: TrainingTask, prepared: Prepared, model: str) -> Mapping[str, s
         "replayed answers": f"{prepared.replayed} to learn, {prepared.old} held out",
         "longest": f"{prepared.longest} tokens",
         "trained numbers": f"{prepared.numbers:,} ({format_bytes(4 * prepared.numbers)})",
+        "memory plan": f"{format_bytes(prepared.plan.peak_bytes)} of the device",
         "acts on": task.settings.acts_on,
         "answers begin with a space": "yes" if prepared.space else "no",
         **{names.get(name, name): value for name, value in settings.items()},

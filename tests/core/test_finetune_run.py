@@ -195,6 +195,7 @@ def test_the_command_trains_and_shows_before_and_after(few: Path, tmp_path: Path
     page = (out / "report.html").read_text("utf-8")
     assert "Held-out answers" in page
     assert "<script" not in page
+    assert "held-out loss in peft" in page
     assert load_file(out / ADAPTER).keys() == load_file(out / "last" / ADAPTER).keys()
     code, told, _ = run(
         "demo", str(few), str(out), "--rank", "2", "--epochs", "1", "--answers", "0", "--json"
