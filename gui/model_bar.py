@@ -29,7 +29,8 @@ from gui.context import Context, demo_folder, model_name
 from gui.translation import fill
 
 _TICK_MS = 250
-_MOST_NAME = 32
+_MOST_NAME, _MOST_ADAPTER = 32, 16
+"""Letters of a name that a button shows."""
 
 
 class StateLabel(QLabel):
@@ -125,9 +126,9 @@ class ModelBar(QWidget):
         options, state = client.opening or client.options, client.state
         folder = options.folder if options is not None else None
         name = model_name(folder) if folder is not None else self.tr("No model")
-        self.button.setText(self._short(name))
+        self.button.setText(_escaped(_short(name, _MOST_NAME)))
         self.button.setToolTip(str(folder) if folder is not None else "")
-        self.button.setAccessibleName(fill(self.tr("Model: {name}"), name=self._short(name)))
+        self.button.setAccessibleName(fill(self.tr("Model: {name}"), name=_short(name, _MOST_NAME)))
         self._show_adapter(folder)
         loading = state is EngineState.LOADING
         if loading and not self._clock.isActive():
@@ -144,8 +145,8 @@ class ModelBar(QWidget):
     def _show_adapter(self, model: Path | None) -> None:
         """Show which adapter the next answers use."""
         used = self._context.adapters.used(model) if model is not None else None
-        name = self._short(used.name) if used is not None else self.tr("No adapter")
-        self.adapter_button.setText(name)
+        name = used.name if used is not None else self.tr("No adapter")
+        self.adapter_button.setText(_escaped(_short(name, _MOST_ADAPTER)))
         self.adapter_button.setToolTip(str(used.folder) if used is not None else "")
         self.adapter_button.setAccessibleName(fill(self.tr("Adapter: {name}"), name=name))
         self.adapter_button.setVisible(model is not None)
@@ -207,9 +208,6 @@ class ModelBar(QWidget):
         self.progress.setRange(0, 1000 if known else 0)
         self.progress.setValue(round(1000 * (phase.share or 0.0)))
         self.state.show_text(describe(phase if known else Phase(name="load")))
-
-    def _short(self, name: str) -> str:
-        return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
 
     # --- the menu ---------------------------------------------------------------------------------
 
@@ -296,6 +294,10 @@ def _row(folder: Path) -> str:
     return _escaped(f"{name}{place}")
 
 
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def _escaped(text: str) -> str:
-    """Return a text for a menu, in which "&" marks a key."""
+    """Return a text for a menu or button, in which "&" marks a key."""
     return text.replace("&", "&&")

@@ -162,6 +162,8 @@ def test_loaded_adapters_are_switched_without_loading_the_model(
     ):  # fmt: skip
         menu_of(desk)[text].trigger()
         assert menu_of(desk)[text].isChecked()
+        assert bar_of(desk).adapter_button.text() == text  # "&" marks a key
+        assert bar_of(desk).adapter_button.accessibleName() == f"Adapter: {name or text}"
         desk.ask("And now?")
         assert engine.asked[-1].adapter == name
     assert desk.engine is engine
