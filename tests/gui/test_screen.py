@@ -325,7 +325,7 @@ def test_the_wheel_scrolls_the_settings_and_changes_none(
     start_talking: Callable[[], Person], tmp_path: Path
 ) -> None:
     person = start_talking()
-    person.key("alt+6")
+    person.key("alt+7")
     names = ("Font size", "Unload when idle", "Longest answer", "Theme")
     for name in names:
         x, y = person.wait(lambda seen: name in seen["controls"])["controls"][name]  # noqa: B023
