@@ -32,8 +32,9 @@ import cogvlm2_lite  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.config import read_config  # noqa: E402
 from cogvlm2_lite.events import Cancel, Finished  # noqa: E402
-from cogvlm2_lite.finetune.prepare import TrainingTask, prepare  # noqa: E402
+from cogvlm2_lite.finetune.prepare import prepare  # noqa: E402
 from cogvlm2_lite.finetune.settings import TrainingSettings  # noqa: E402
+from cogvlm2_lite.finetune.task import TrainingTask  # noqa: E402
 from cogvlm2_lite.sampling import Sampling  # noqa: E402
 from quantize.command import main as quantize  # noqa: E402
 from quantize.merge_command import main as merge  # noqa: E402

@@ -30,7 +30,7 @@ from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import parse_bytes
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.finetune.prepare import TrainingTask
+    from cogvlm2_lite.finetune.task import TrainingTask
 
 _EPILOG = """\
 DATA is a file or folder of pictures with answers: JSONL or JSON (LLaVA, ShareGPT, OpenAI, Alpaca
@@ -302,7 +302,7 @@ def _plan(args: argparse.Namespace, report: Reporter) -> int:
     task = _task(args, Path(args.model) if released else model_folder(args.model))
     _check_out(task.out)
     prepare_threads()
-    from cogvlm2_lite.finetune.prepare import machine_of, survey, training_compute
+    from cogvlm2_lite.finetune.survey import machine_of, survey, training_compute
 
     if card is not None or allowance.vram is not None:
         machine = find_machine(args.device, allowance, card=card)
@@ -344,8 +344,8 @@ def _follow(lines: Iterable[str], cancel: Cancel) -> None:
 
 
 def _task(args: argparse.Namespace, model: Path) -> TrainingTask:
-    from cogvlm2_lite.finetune.prepare import TrainingTask
     from cogvlm2_lite.finetune.settings import TrainingSettings
+    from cogvlm2_lite.finetune.task import TrainingTask
 
     replay, share = _replay(args.replay)
     cache, cache_bytes = _cache(args.cache)

@@ -32,7 +32,8 @@ from cogvlm2_lite.text import with_templates
 from cogvlm2_lite.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.finetune.prepare import Survey, TrainingTask
+    from cogvlm2_lite.finetune.survey import Survey
+    from cogvlm2_lite.finetune.task import TrainingTask
 
 _TRAINED = {
     "words": "language experts", "both": "both experts", "demo": "the target of the released demo",

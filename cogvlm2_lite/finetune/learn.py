@@ -36,13 +36,12 @@ from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.samples import TrainedPair
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import Place, RunFolder
+from cogvlm2_lite.finetune.task import SAVE_STEPS
 from cogvlm2_lite.finetune.update import Optimizer, OptimizerSettings, rate_factor
 from cogvlm2_lite.finetune.watch import Watch
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.adapter import peft_name
 
-SAVE_STEPS = 50
-"""Steps between saved states, unless the user wants others."""
 _SAVE_SECONDS = 600.0
 _ENCODED_TOGETHER = 8
 _RATE_STEPS = 20

@@ -13,8 +13,9 @@ from pathlib import Path
 from cogvlm2_lite.files import is_sealed, sealed_page, write_whole
 from cogvlm2_lite.finetune.curves import EventFile
 from cogvlm2_lite.finetune.learn import Run
-from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask
+from cogvlm2_lite.finetune.prepare import Prepared
 from cogvlm2_lite.finetune.report import Progress, loss_file, render
+from cogvlm2_lite.finetune.task import TrainingTask
 from cogvlm2_lite.rows import held_out
 from cogvlm2_lite.units import format_bytes
 from cogvlm2_lite.weights.adapter_names import OWN_NAME

@@ -19,7 +19,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
-from cogvlm2_lite.finetune import prepare as preparing
+from cogvlm2_lite.finetune import survey as surveying
 from cogvlm2_lite.finetune.expect import (
     EstimatedTokens,
     Expected,
@@ -29,8 +29,9 @@ from cogvlm2_lite.finetune.expect import (
     plan_training,
     training_of,
 )
-from cogvlm2_lite.finetune.prepare import TrainingTask, prepare
+from cogvlm2_lite.finetune.prepare import prepare
 from cogvlm2_lite.finetune.settings import TrainingSettings
+from cogvlm2_lite.finetune.task import TrainingTask
 from cogvlm2_lite.forecast.rates import named_card
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.inventory import sizes_of_quantized
@@ -93,7 +94,7 @@ def test_a_card_without_bfloat16_is_refused_with_the_way_out(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = Compute(device=torch.device("cpu"), dtype=torch.float16, reason=Text("a test"))
-    monkeypatch.setattr(preparing, "choose_compute", lambda device, dtype: half)
+    monkeypatch.setattr(surveying, "choose_compute", lambda device, dtype: half)
     with pytest.raises(UsageError, match="no bfloat16") as caught:
         prepare(task(few, tmp_path / "out"))
     assert caught.value.hint == "Use --dtype float32."

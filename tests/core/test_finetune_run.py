@@ -24,8 +24,9 @@ from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.finetune.data import Example, split, steps_of_epoch, talks
 from cogvlm2_lite.finetune.events import Evaluated, Interrupted, StepDone
 from cogvlm2_lite.finetune.known import KnownPictures
-from cogvlm2_lite.finetune.prepare import Prepared, TrainingTask, prepare
+from cogvlm2_lite.finetune.prepare import Prepared, prepare
 from cogvlm2_lite.finetune.settings import PRESETS, TrainingSettings
+from cogvlm2_lite.finetune.task import TrainingTask
 from tests.helpers.finetune import FINETUNE
 
 DEMO = model_folder("demo")

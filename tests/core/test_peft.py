@@ -22,8 +22,9 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.errors import AdapterError, UsageError
 from cogvlm2_lite.events import Cancel
-from cogvlm2_lite.finetune.prepare import TrainingTask, prepare
+from cogvlm2_lite.finetune.prepare import prepare
 from cogvlm2_lite.finetune.settings import TrainingSettings
+from cogvlm2_lite.finetune.task import TrainingTask
 from cogvlm2_lite.hf import CogVLM2ForConditionalGeneration
 from cogvlm2_lite.weights.adapter import read_adapter
 from cogvlm2_lite.weights.adapter_names import CONFIG_NAME, OWN_NAME, WEIGHTS_NAME
