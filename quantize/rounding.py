@@ -22,6 +22,7 @@ from cogvlm2_lite.weights.zeros import Runs, find_runs
 from quantize.calibration.calibrate import CalibratedWeights
 from quantize.int8 import round_int8
 from quantize.merge import BLOCK_ROWS, Pairs, add_pair
+from quantize.merged_rounding import keep_directions
 from quantize.plain_rows import PlainRows, row_bytes, row_multiple
 from quantize.recipe import PlannedTensor, quant_state_text
 from quantize.source import SourceFiles
@@ -116,6 +117,8 @@ def round_run(run: Run, inputs: Inputs) -> Rounded:
             _check_finite(weight, run)
         return Rounded(run=run, weight=_bytes(weight.view(torch.uint8)), scales=None, zeros=zeros)
     _check_finite(weight, run)
+    if pair is not None and tensor.kind == "nf4" and source.quant is not None:
+        weight = keep_directions(weight, pair)
     codes, scales = (
         quantize_rows(weight, group=NF4_GROUP) if tensor.kind == "nf4" else round_int8(weight)
     )

@@ -27,7 +27,7 @@ from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE, CONFIG_NAME, WEIGHTS_NAME
 from cogvlm2_lite.weights.identity import source_fingerprint
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
-from cogvlm2_lite.weights.kernels.nf4 import quantize_nf4
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_nf4
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.storage import WeightTarget, make_weight
@@ -37,6 +37,7 @@ from quantize.events import Event, Planned, Progress
 from quantize.job import partial_folder
 from quantize.merge import BLOCK_ROWS, Merge, add_pair
 from quantize.merge_command import main
+from quantize.merged_rounding import keep_directions
 from quantize.pipeline import Effort, convert
 from quantize.recipe import TO_BF16, TO_SAME, Keep, QuantizeOptions
 from tests.helpers.checkpoints import four_bit, golden_tensors, write_folder
@@ -120,6 +121,18 @@ def pairs_of(adapter: Path) -> dict[str, Pair]:
     return dict(read_adapter(adapter, read_config(CHECKPOINT)).pairs)
 
 
+def nearest_nf4(weight: Tensor) -> Tensor:
+    """Return a matrix rounded to NF4 and dequantized."""
+    rounded = quantize_nf4(weight, double_quant=False)
+    return dequantize_reference(
+        rounded.codes,
+        rounded.absmax,
+        levels=torch.tensor(NF4_LEVELS),
+        group=64,
+        out=torch.empty_like(weight),
+    )
+
+
 def add(weight: Tensor, pair: Pair) -> Tensor:
     return weight + pair.scale * (pair.up @ pair.down)
 
@@ -185,7 +198,7 @@ def test_quantized_matrices_are_rounded_to_their_kind_again_and_others_copied(
     for name, pair in touched.items():
         expected = add(before[name], pair)
         if kinds[name] == "nf4":
-            rounded = quantize_nf4(expected)
+            rounded = quantize_nf4(keep_directions(expected, pair))
             assert torch.equal(stored[name].view(-1), rounded.codes.view(-1))
             assert torch.equal(stored[f"{name}.absmax"], rounded.absmax)
         else:
@@ -193,6 +206,34 @@ def test_quantized_matrices_are_rounded_to_their_kind_again_and_others_copied(
             assert bool(((after[name] - expected).abs() <= 0.5001 * step).all())
     config = json.loads((nf4 / "config.json").read_text())
     assert json.loads((tmp_path / "out/config.json").read_text()) == config
+
+
+@pytest.mark.parametrize(("rows", "columns", "rank"), [(130, 192, 4), (7, 640, 16), (64, 4096, 16)])
+def test_rounding_keeps_what_the_adapter_reads(rows: int, columns: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    base = nearest_nf4(noise(rows, columns))
+    pair = Pair(down=noise(rank, columns), up=0.02 * noise(rows, rank) / rank**0.5, scale=2.0)
+    merged = add(base, pair)
+    followed = keep_directions(merged, pair)
+    nearest = nearest_nf4(merged)
+    # Rounded again, nothing changes: the codes that are written are these.
+    again = nearest_nf4(followed)
+    assert torch.allclose(again, followed, atol=1e-6, rtol=1e-6)
+    read = [float(((each - merged) @ pair.down.t()).norm()) for each in (followed, nearest)]
+    assert read[0] < 0.4 * read[1]
+    assert read[1] > 0.7 * float((pair.scale * pair.up @ pair.down @ pair.down.t()).norm())
+    whole = [float((each - merged).norm()) for each in (followed, nearest)]
+    assert whole[0] < 1.6 * whole[1]
+
+
+def test_rounding_is_to_nearest_where_groups_cross_rows() -> None:
+    weight = torch.randn(4, 96)
+    pair = Pair(down=torch.randn(2, 96), up=torch.randn(4, 2), scale=1.0)
+    assert keep_directions(weight, pair) is weight
 
 
 def test_a_merged_4_bit_model_answers_like_the_model_with_its_adapter(
@@ -232,7 +273,8 @@ def test_folders_of_other_programs_with_groups_across_rows_and_fp4(
     assert pieces_of(tmp_path / "out", [*touched]) == pieces_of(base, [*touched])
     before, stored = plain(base), load_all(tmp_path / "out")
     for name, pair in touched.items():
-        rounded = quantize_nf4(add(before[name], pair), double_quant=group == 64)
+        expected = keep_directions(add(before[name], pair), pair)
+        rounded = quantize_nf4(expected, double_quant=group == 64)
         assert torch.equal(stored[name].view(-1), rounded.codes.view(-1))
     assert verify_main([str(tmp_path / "out")]) == 0
 
