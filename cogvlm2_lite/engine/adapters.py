@@ -47,7 +47,7 @@ class Adapters:
 
     @property
     def first(self) -> str | None:
-        """The adapter that acts if nobody chooses; None: there is none."""
+        """The adapter that is used by default, or None without adapters."""
         return next(iter(self._adapters), None)
 
     def check(self, name: str | None) -> None:

@@ -128,7 +128,7 @@ class EventFile:
         self._scalars = Scalars()
 
     def update(self, log: Sequence[Mapping[str, Any]]) -> None:
-        """Append the lines that are not in the file. Raises OSError; the file is then made anew."""
+        """Append the lines that the file lacks. Raises OSError; the next call writes a new file."""
         if self._written < 0:
             self._scalars = Scalars()
             data = self._header(log) + self._records(log)

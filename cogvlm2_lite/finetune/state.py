@@ -323,7 +323,7 @@ def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return all whole lines up to the first that is none."""
+    """Return all complete lines before the first damaged one."""
     entries: list[dict[str, Any]] = []
     if file.is_file():
         for line in file.read_text("utf-8", errors="replace").split("\n")[:-1]:

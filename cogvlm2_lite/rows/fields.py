@@ -48,7 +48,7 @@ class _Seen:
     marks: int = 0
 
     def picture(self) -> str | None:
-        """Return the place of the only picture; None: there is none."""
+        """Return the place of the only picture, or None without a picture."""
         if self.marks > 1 or len(set(self.places)) > 1:
             raise SkipRowError(Reason.SEVERAL_PICTURES)
         if self.marks and not self.places:
@@ -174,7 +174,7 @@ def _candidates(where: str) -> Iterator[str]:
 
 
 def _existing(file: Path, base: Path) -> Path | None:
-    """Return a file of the data's folder without links, or None if there is none."""
+    """Return a file inside the data's folder, links resolved, or None if it does not exist."""
     try:
         real = file.resolve(strict=True)
         if not real.is_relative_to(base.resolve()):

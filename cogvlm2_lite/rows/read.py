@@ -111,7 +111,7 @@ def _newest(raw: Iterable[Raw]) -> Iterable[Raw]:
 
 
 def _asked(row: Raw) -> tuple[str, str] | None:
-    """Return picture and question of an answer of `batch`; None: the row is none."""
+    """Return picture and question of an answer of `batch`, or None for any other row."""
     fields = row[2]
     if isinstance(fields, SkipRowError) or not fields.keys() >= _BATCH_KEYS or fields["error"]:
         return None

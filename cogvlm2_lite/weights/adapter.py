@@ -234,7 +234,7 @@ def _open_weights(folder: Path) -> Shard:
 
 
 def _where_instead(folder: Path) -> Text:
-    """Return a hint about a folder that is no adapter."""
+    """Return a hint about a folder that has no adapter."""
     if (folder / "config.json").is_file():
         return Text("This is the folder of a model. An adapter is a folder of its own.")
     below = sorted(folder.glob(f"*/{CONFIG_NAME}"), key=lambda file: _mtime(file))

@@ -773,7 +773,7 @@ async function get(path) {
   return reply.ok ? reply : null;
 }
 
-// Returns the model that is chosen, or "" while there is no choice.
+// Returns the chosen model, or "" if only one is listed.
 function model() {
   return models.length > 1 ? at("model").value : "";
 }
