@@ -125,7 +125,8 @@ class Rotary:
             rows = max(self._positions, highest + 1)
             self._tables = self._build(rows)
             self._positions = rows  # only now: building the tables may run out of memory
-        rotations = {id(table): table.rows(positions) for table in self._tables}
+        distinct = {id(table): table for table in self._tables}
+        rotations = {key: table.rows(positions) for key, table in distinct.items()}
         return [rotations[id(table)] for table in self._tables]
 
     def _build(self, rows: int) -> list[RotaryTable]:
