@@ -15,7 +15,7 @@ from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, LowRank, StoredWeight, WeightSlot
-from cogvlm2_lite.weights.storage import WeightTarget, make_weight
+from cogvlm2_lite.weights.storage import WeightTarget, checked_pieces, make_weight
 
 
 class PieceReader(Protocol):
@@ -92,7 +92,7 @@ class WeightLoader:
             slot.value = None
 
     def _weight(self, stored: StoredTensor) -> StoredWeight:
-        pieces = self._reader.read(stored)
+        pieces = checked_pieces(stored, self._reader.read(stored))
         pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
         packed = self.packs and stored.spec.decodes
         return make_weight(stored, pieces, self._target, packed=packed)

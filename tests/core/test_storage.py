@@ -738,6 +738,7 @@ def on_cuda(matrix: FourBitMatrix) -> FourBitMatrix:
         levels=matrix.levels.cuda(),
         nested_absmax=move(matrix.nested_absmax),
         nested_map=move(matrix.nested_map),
+        offset=move(matrix.offset),
     )
 
 

@@ -30,7 +30,7 @@ from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, quantize_nf4
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.storage import WeightTarget, make_weight
+from cogvlm2_lite.weights.storage import WeightTarget, checked_pieces, make_weight
 from quantize.command import main as quantize_main
 from quantize.command import verify_main
 from quantize.events import Event, Planned, Progress
@@ -110,7 +110,7 @@ def plain(folder: Path) -> dict[str, Tensor]:
         scratch=Scratch(cpu),
     )
     return {
-        name: make_weight(stored, reader.read(stored), target, packed=False)
+        name: make_weight(stored, checked_pieces(stored, reader.read(stored)), target, packed=False)
         .dequantize(torch.float32)
         .clone()
         for name, stored in catalog.tensors.items()

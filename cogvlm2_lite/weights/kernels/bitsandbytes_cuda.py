@@ -49,7 +49,7 @@ class CudaKernel:
             bias,
             None if nested is None else matrix.absmax,
             None if nested is None else matrix.nested_map,
-            None if nested is None else matrix.offset,
+            matrix.offset,
         )
         return out
 
@@ -89,7 +89,8 @@ class CudaDequantizer:
 def _float_scales(matrix: FourBitMatrix) -> Tensor:
     if matrix.nested_absmax is None:
         return matrix.absmax
+    assert matrix.offset is not None
     scales: Tensor = torch.ops.bitsandbytes.dequantize_blockwise(
         matrix.absmax, matrix.nested_absmax, matrix.nested_map, SCALE_GROUP, torch.float32
     )
-    return scales + matrix.offset
+    return scales.add_(matrix.offset)

@@ -42,6 +42,7 @@ class FourBitMatrix:
     nested_absmax  [groups / 256 rounded up] float32; None without double quantization
     nested_map     [256] float32, the values of the 8-bit codes; None without
     nested_offset  added to each looked-up scale
+    offset         the same as a float32 scalar on the device, for bitsandbytes; None without
     """
 
     rows: int
@@ -54,6 +55,7 @@ class FourBitMatrix:
     nested_absmax: Tensor | None = None
     nested_map: Tensor | None = None
     nested_offset: float = 0.0
+    offset: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
@@ -80,11 +82,6 @@ class FourBitMatrix:
             self.codes[first // 2 : -(-last // 2)],
             scales[first // self.group : -(-last // self.group)],
         )
-
-    @cached_property
-    def offset(self) -> Tensor:
-        """nested_offset as a float32 scalar on the device."""
-        return torch.tensor(self.nested_offset, dtype=torch.float32, device=self.device)
 
     @property
     def address(self) -> int:

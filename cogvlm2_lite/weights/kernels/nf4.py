@@ -79,6 +79,7 @@ def quantize_nf4(weight: Tensor, *, group: int = 64, double_quant: bool = True) 
         nested_absmax=nested.nested_absmax,
         nested_map=nested.nested_map,
         nested_offset=nested.nested_offset,
+        offset=torch.tensor(nested.nested_offset),
     )
 
 

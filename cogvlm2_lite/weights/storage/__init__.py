@@ -35,17 +35,44 @@ class WeightTarget:
 
 
 Pieces = Mapping[str, Tensor]
-"""Role to tensor, as in StoredTensor.pieces; on the CPU, possibly views of a mapped file."""
+"""Role to tensor. On the CPU they may be views of a mapped file."""
+
+
+def checked_pieces(stored: StoredTensor, pieces: Pieces) -> dict[str, Tensor]:
+    """Return the pieces that the device of a matrix needs, still on the CPU.
+
+    pieces   all of them, on the CPU, by the roles of StoredTensor.pieces
+    Returns  the same without quant_state, which only the catalog reads. If the scales are
+             quantized, "nested_offset" is added, a float32 scalar: a number that is copied to a
+             GPU on its own would be another upload.
+
+    Raises CheckpointError if the values of its codes are not those of its kind. This is checked
+    here, because reading a value back from a GPU would make the host wait for it.
+    """
+    kept = {role: piece for role, piece in pieces.items() if role != "quant_state"}
+    quant = stored.quant
+    if quant is None:
+        return kept
+    levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
+    if pieces["quant_map"].tolist() != list(levels):
+        raise CheckpointError(
+            "{tensor}.quant_map has other values than {kind}.",
+            hint="This folder was written by another program.",
+            tensor=stored.spec.name,
+            kind=quant.quant_type.upper(),
+        )
+    if quant.nested:
+        kept["nested_offset"] = torch.tensor(quant.nested_offset, dtype=torch.float32)
+    return kept
 
 
 def make_weight(
     stored: StoredTensor, pieces: Pieces, target: WeightTarget, *, packed: bool
 ) -> StoredWeight:
-    """Return a matrix that can be multiplied, from its stored pieces.
+    """Return a matrix that can be multiplied. Nothing here waits for a GPU.
 
+    pieces  those of `checked_pieces`, on the target's device
     packed  whether the matrix gets a second, packed copy for decoding, if its layout allows it
-
-    Raises CheckpointError if the values of its codes are not those of its kind.
     """
     return STORAGE[stored.kind](stored, pieces, target, packed)
 
@@ -53,7 +80,7 @@ def make_weight(
 def _dense(
     stored: StoredTensor, pieces: Pieces, target: WeightTarget, packed: bool
 ) -> StoredWeight:
-    weight = pieces["weight"].to(target.device, target.dtype)
+    weight = pieces["weight"].to(target.dtype)
     kernels = target.kernels.dense
     return DenseWeight(weight=weight.contiguous(), kernels=kernels, scratch=target.scratch)
 
@@ -63,34 +90,25 @@ def _four_bit(
 ) -> StoredWeight:
     quant = stored.quant
     assert quant is not None
-    levels = FP4_LEVELS if quant.quant_type == "fp4" else NF4_LEVELS
-    if pieces["quant_map"].tolist() != list(levels):
-        raise CheckpointError(
-            "{tensor}.quant_map has other values than {kind}.",
-            hint="This folder was written by another program.",
-            tensor=stored.spec.name,
-            kind=quant.quant_type.upper(),
-        )
     rows, columns = stored.spec.shape
     matrix = FourBitMatrix(
         rows=rows,
         columns=columns,
         group=quant.group,
         quant_type=quant.quant_type,
-        codes=pieces["weight"].to(target.device),
-        absmax=pieces["absmax"].to(target.device),
-        levels=pieces["quant_map"].to(target.device),
-        nested_absmax=pieces["nested_absmax"].to(target.device) if quant.nested else None,
-        nested_map=pieces["nested_quant_map"].to(target.device) if quant.nested else None,
+        codes=pieces["weight"],
+        absmax=pieces["absmax"],
+        levels=pieces["quant_map"],
+        nested_absmax=pieces["nested_absmax"] if quant.nested else None,
+        nested_map=pieces["nested_quant_map"] if quant.nested else None,
         nested_offset=quant.nested_offset,
+        offset=pieces["nested_offset"] if quant.nested else None,
     )
     return place_four_bit(matrix, target.kernels, target.scratch, packed=packed)
 
 
 def _int8(stored: StoredTensor, pieces: Pieces, target: WeightTarget, packed: bool) -> StoredWeight:
-    matrix = Int8Matrix(
-        codes=pieces["weight"].to(target.device), scales=pieces["scale"].to(target.device)
-    )
+    matrix = Int8Matrix(codes=pieces["weight"], scales=pieces["scale"])
     return place_int8(matrix, target.kernels, target.scratch)
 
 

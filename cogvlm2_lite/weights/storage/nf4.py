@@ -5,7 +5,6 @@ The reference dequantizes with torch and calls F.linear.
 
 from __future__ import annotations
 
-from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.footprint import can_pack
 from cogvlm2_lite.weights.kernels.choice import KernelChoice
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
@@ -22,8 +21,6 @@ def place_four_bit(
     copy = None
     if packed and kernels.pack and can_pack(matrix.rows, matrix.columns, matrix.group):
         copy = kernels.pack(matrix)
-    if not backend_of(matrix.device).uses_ram:
-        _ = matrix.offset  # created now: the capture of a CUDA graph allows no copy from the host
     return QuantizedWeight(
         kind=matrix.quant_type,
         matrix=matrix,
