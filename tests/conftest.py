@@ -5,17 +5,21 @@ from __future__ import annotations
 import signal
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.helpers")  # their failures show values too
 
 
-# A busy machine may take any time for an example: tests are never timed.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# benchmarks/gpu.sh runs the tests marked `cuda` where only pytest is installed.
+with suppress(ModuleNotFoundError):
+    from hypothesis import settings
+
+    # A busy machine may take any time for an example: tests are never timed.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -43,11 +43,9 @@ result is equal bit for bit). The plan, streaming, its equality bit for bit, rec
 repeated step depends only on buffers that stay in place are tested on the CPU, with an arena in
 place of video memory and repeated calls in place of a graph.
 
-`sh benchmarks/gpu.sh` measures all of this with one command: limits of 24, 16, 12, 8 and 6 GiB,
-resident and streamed weights bit for bit, recovery when another program takes all free memory,
-and peaks compared with the plan. It then updates this page. Its goals: at 8 GiB, decode at 0.95 of
-the rate without a limit and a new picture in at most 1.3 times the time without a limit; decode at
-60 % of the memory bandwidth. `sh benchmarks/gpu.sh cpu` is a rehearsal on the CPU.
+`sh benchmarks/gpu.sh` measures all of this with one command of ten minutes. Its steps are processes
+with their own time limits; results are saved after each step. Every step is rehearsed on an
+emulated GPU in the tests (`sh benchmarks/gpu.sh --rehearse`).
 """
 
 _CHOICES = """\
@@ -103,9 +101,7 @@ _CHOICES = """\
 
 def render() -> str:
     """Return the text of the page."""
-    full, layers, memory, gpu = (
-        _read(name) for name in ("cpu_19b", "cpu_layers", "memory_estimate", "gpu")
-    )
+    full, layers, memory = (_read(name) for name in ("cpu_19b", "cpu_layers", "memory_estimate"))
     sections = [_INTRODUCTION]
     if full:
         sections.append("\n".join(_whole_models(full, _read("cpu_19b_no_amx"))))
@@ -125,7 +121,7 @@ def render() -> str:
         sections.append("\n".join(_evaluated(evaluated)))
     if memory:
         sections.append("\n".join(_estimate(memory)))
-    sections.append("\n".join(_gpu(gpu)) if gpu else _NO_GPU)
+    sections.append(_NO_GPU)
     choices = _read("choices")
     if choices:
         sections.append(_CHOICES.format(**choices))
@@ -396,33 +392,6 @@ def _estimate(report: Report) -> Iterator[str]:
         "The estimate is an upper bound: it counts 32 MiB for kernel buffers, of which the CPU "
         "uses 20. Buffers inside torch's own kernels are not tensors and are not counted."
     )
-
-
-def _gpu(report: Report) -> Iterator[str]:
-    verdict = report["verdict"]
-    yield "## GPU"
-    yield ""
-    yield f"{_machine(report)}."
-    yield ""
-    equal = "equal bit for bit" if verdict["equal_to_the_bit"] else "NOT equal"
-    recovered = "continued" if verdict["recovered"] else "did NOT always continue"
-    yield (
-        f"Logits under all limits, also after memory ran out: {equal}. When memory was taken away "
-        f"during an answer, it {recovered}."
-    )
-    yield ""
-    yield "| limit | encode | prefill | tokens/s | decode of copying | peak planned | measured |"
-    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for run in report["runs"]:
-        encode, prefill, decode = run["bench"]["phases"]
-        planned = max(p["planned_bytes"] for p in run["bench"]["phases"])
-        measured = max(p["measured_bytes"] for p in run["bench"]["phases"])
-        yield (
-            f"| {run['cap_gib']:g} GiB | {format_seconds(encode['seconds'])} "
-            f"| {format_seconds(prefill['seconds'])} | {decode['tokens_per_s']:.1f} "
-            f"| {decode['share_of_reading']:.0%} | {format_bytes(planned)} "
-            f"| {format_bytes(measured)} |"
-        )
 
 
 if __name__ == "__main__":

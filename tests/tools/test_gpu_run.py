@@ -1,0 +1,282 @@
+"""The run on a GPU survives every step, saves results at once, and works on an emulated GPU."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import run
+from benchmarks.gpu.steps import STEPS, Step, choose
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SAVE = """
+import json, os, pathlib, sys, time
+work = pathlib.Path(os.environ["TMPDIR"])
+def save(name, **saved):
+    (work / f"{name}.json").write_text(json.dumps({"seconds": 1, **saved}))
+"""
+
+
+def step(name: str, program: str, **values: Any) -> Step:
+    """Return a step that runs a Python program and must write the result `speed`."""
+    options = {"what": "a test", "seconds": 20, "least_s": 0, "keys": ("speed",)}
+    return Step(name=name, command=("-S", "-c", SAVE + program), **{**options, **values})
+
+
+def good(name: str) -> Step:
+    return step(name, f'save("{name}", done=True, values={{"speed": 1}})')
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that runs steps and returns their rows by name."""
+    monkeypatch.setattr(run, "_GRACE_S", 0.3)
+
+    def rows(steps: Sequence[Step], *arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(run, "STEPS", tuple(steps))
+        work = tmp_path / "work"
+        work.mkdir(exist_ok=True)
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        options = run.parse(["--out", str(out), *arguments])
+        report = run.Report(out, rehearsal=False, fresh=options.fresh)
+        run.run_all(steps, report, options, work)
+        saved = json.loads((out / "gpu.json").read_text())
+        assert (out / "summary.txt").read_text().strip() == report.table()
+        assert not list(out.glob("*.part"))
+        return {row["name"]: row for row in saved["steps"]}
+
+    return rows
+
+
+BROKEN = {
+    "crash": ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+    "killed": ("import signal; os.kill(os.getpid(), signal.SIGKILL)", "memory ran out"),
+    "memory": ("x = bytearray(1 << 62)", "exit code 1"),
+    "silent": ("", "without results, exit code 0"),
+    "import": ("import no_such_module", "exit code 1"),
+    "garbage": (
+        'os.write(1, os.urandom(1 << 16)); (work / "garbage.json").write_bytes(b"\\xff{")',
+        "can't be read",
+    ),
+    "list": ('(work / "list.json").write_text("[1]")', "not an object"),
+    "deep": ('(work / "deep.json").write_text("[" * 200000)', "can't be read"),
+    "partly": ('save("partly", done=True, values={"other": 1})', "no result for speed"),
+    "values": ('save("values", done=True, values=[1])', "no result for speed"),
+    "error": ('save("error", done=True, values={"speed": 1}, error="no card")', "no card"),
+    "exit": ('save("exit", done=True, values={"speed": 1}); sys.exit(3)', "exit code 3"),
+}
+
+
+def test_a_step_that_fails_is_a_row_and_the_others_run(ran: Any) -> None:
+    steps = [step(name, program) for name, (program, _) in BROKEN.items()]
+    rows = ran([*steps, good("last")])
+    for name, (_, reason) in BROKEN.items():
+        assert rows[name]["status"] == "failed", name
+        assert reason in rows[name]["reason"], rows[name]
+    assert "no_such_module" in rows["import"]["tail"][-1]
+    assert all(text.isprintable() for text in rows["garbage"]["tail"])
+    assert rows["last"]["status"] == "ok"
+
+
+def test_a_step_that_hangs_is_ended_with_all_it_started(ran: Any, tmp_path: Path) -> None:
+    program = f"""
+import signal, subprocess
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+pathlib.Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
+save("hang", done=False, values={{"speed": 7}})
+print("before", flush=True)
+time.sleep(60)
+"""
+    rows = ran([step("hang", program, seconds=1), good("last")])
+    assert rows["hang"]["status"] == "failed"
+    assert rows["hang"]["reason"] == "it took longer than 1 s"
+    assert rows["hang"]["values"] == {"speed": 7}
+    assert rows["hang"]["tail"] == ["before"]
+    assert rows["hang"]["seconds"] < 10
+    assert rows["last"]["status"] == "ok"
+    child = Path("/proc") / (tmp_path / "child").read_text() / "stat"
+    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_child_that_keeps_the_output_open_does_not_stop_the_run(ran: Any) -> None:
+    program = """
+import subprocess
+subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+save("child", done=True, values={"speed": 1})
+"""
+    rows = ran([step("child", program)])
+    assert rows["child"]["status"] == "ok"
+    assert rows["child"]["seconds"] < 10
+
+
+def test_much_output_is_kept_short(ran: Any, tmp_path: Path) -> None:
+    program = """
+for _ in range(300): print("x" * 9999)
+save("much", done=True, values={"speed": 1, "wrong": ["too much"]})
+"""
+    row = ran([step("much", program)])["much"]
+    assert (row["status"], row["reason"]) == ("wrong", "too much")
+    assert len("".join(row["tail"])) < 5000
+    assert (tmp_path / "out" / "output.txt").stat().st_size < 300_000
+
+
+def test_without_time_later_steps_are_skipped_with_the_reason(ran: Any) -> None:
+    first, later = good("first"), step("later", "", least_s=900)
+    rows = ran([first, later], "--seconds", "60")
+    assert rows["first"]["status"] == "ok"
+    assert rows["later"]["status"] == "skipped"
+    assert "it needs 900 s" in rows["later"]["reason"]
+    assert ran([first], "--seconds", "0", "--fresh")["first"]["status"] == "skipped"
+
+
+def test_a_second_run_continues(ran: Any, tmp_path: Path) -> None:
+    first, second = good("first"), step("second", "sys.exit(5)")
+    monkey = (first, second)
+    assert ran(monkey)["second"]["status"] == "failed"
+    (tmp_path / "work" / "first.json").unlink()
+    better = good("second")
+    options = run.parse(["--out", str(tmp_path / "out")])
+    report = run.Report(tmp_path / "out", rehearsal=False)
+    run.run_all([better], report, options, tmp_path / "work")
+    assert {name: row["status"] for name, row in report.rows.items()} == {
+        "first": "ok",
+        "second": "ok",
+    }
+    (tmp_path / "out" / "gpu.json").write_text("{damaged")
+    assert run.Report(tmp_path / "out", rehearsal=False).rows == {}
+
+
+def test_a_run_that_is_stopped_saves_what_it_has(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, sys, threading
+from pathlib import Path
+from benchmarks.gpu import run
+from benchmarks.gpu.steps import Step
+values = {{"what": "", "seconds": 60, "least_s": 0, "keys": ()}}
+first = Step(name="first", command=("-S", "-c", "import time; time.sleep(60)"), **values)
+second = Step(name="second", **values)
+run.STEPS = (first, second)
+run.choose = lambda names: run.STEPS
+run._GRACE_S = 0.3
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+sys.exit(run.main(["--out", {str(tmp_path)!r}]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "The results so far are saved" in done.stderr
+    (row,) = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert (row["name"], row["reason"]) == ("first", "the run was stopped")
+
+
+def test_wrong_options_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--steps", "environment,speed", "--out", str(tmp_path)]) == 2
+    assert "Unknown step 'speed'. The steps are environment" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run.main(["--out", str(tmp_path / "file" / "out")]) == 2
+    assert "Choose --out" in capsys.readouterr().err
+
+
+def test_the_results_are_few_files() -> None:
+    """A rented machine returned eight files at most."""
+    assert len({"gpu.json", "summary.txt", "output.txt", "junit.xml", "profile.txt"}) <= 8
+
+
+# --- the rehearsal --------------------------------------------------------------------------------
+
+BLOCKED = (
+    "hypothesis", "xdist", "pytestqt", "pytest_timeout", "starlette", "uvicorn", "transformers",
+    "accelerate", "peft", "PySide6", "llguidance", "httpx", "openai", "pyarrow", "slipcover",
+    "cogvlm2_lite.weights.kernels._kernels_7",
+)  # fmt: skip
+
+SITE = f"""
+import sys
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith({BLOCKED!r}):
+            return None
+        return self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+"""
+"""Imported when Python starts: the blocked modules seem not to be installed."""
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Run all steps on an emulated GPU, with no more installed than a rented machine has."""
+    site, out = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("out")
+    (site / "sitecustomize.py").write_text(SITE)
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(site),
+        "OUT": str(out),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        ["/bin/sh", str(ROOT / "benchmarks" / "gpu.sh"), "--rehearse"],
+        cwd=out, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (out / "gpu.json").exists(), done.stderr
+    report: dict[str, Any] = json.loads((out / "gpu.json").read_text())
+    report["output"] = done.stdout + done.stderr + (out / "output.txt").read_text()
+    report["exit"] = done.returncode
+    return report
+
+
+def test_every_step_runs_on_an_emulated_gpu(rehearsed: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in rehearsed["steps"]}
+    assert list(rows) == [step.name for step in STEPS]
+    troubles = {n: (r["reason"], r["tail"]) for n, r in rows.items() if r["status"] != "ok"}
+    assert not troubles, rehearsed["output"][-6000:]
+    assert rehearsed["exit"] == 0
+
+
+def test_every_result_is_there(rehearsed: dict[str, Any]) -> None:
+    for row in rehearsed["steps"]:
+        (known,) = (step for step in STEPS if step.name == row["name"])
+        errors = {key: value for key, value in row["values"].items() if is_error(value)}
+        assert not errors, row["name"]
+        assert set(known.keys) <= set(row["values"]), row["name"]
+
+
+def is_error(value: object) -> bool:
+    return isinstance(value, dict) and "error" in value
+
+
+# --- what travels to another machine --------------------------------------------------------------
+
+
+def test_the_entry_needs_only_the_standard_library() -> None:
+    """Python 3.12 on a rented machine has other packages, or none."""
+    program = "import sys; import benchmarks.gpu.run; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
+
+
+def test_steps_are_chosen_by_name() -> None:
+    assert [step.name for step in choose(" environment ,")] == ["environment"]
+    assert choose("") == STEPS
+    assert isinstance(run.parse([]), argparse.Namespace)
