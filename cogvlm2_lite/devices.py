@@ -94,7 +94,7 @@ def thread_count() -> int:
 def choose_compute(device: str, dtype: str) -> Compute:
     """Return the device and number type; "auto" means the best ones of this computer.
 
-    device  "auto", "cpu", "cuda" or "cuda:N"
+    device  "auto", "cpu", or "cuda", "xpu", "mps", or one of these with a number: "cuda:1"
     dtype   "auto", "float32", "bfloat16" or "float16"
     Raises UsageError for other words, DeviceError for a GPU that is missing.
     """
@@ -123,7 +123,8 @@ def choose_compute(device: str, dtype: str) -> Compute:
 def choose_gpus(device: str) -> tuple[tuple[Gpu, ...], Text]:
     """Return the GPUs of a --device, and why others that a user may expect are not used.
 
-    device  "auto" (all that there are), "cpu" (none), "cuda" (all), "cuda:N" (one)
+    device  "auto" (all of the first kind that there is), "cpu" (none), "cuda", "xpu" or "mps" (all
+            of that kind), or one of these with a number: "cuda:1"
     Raises UsageError for other words, DeviceError if a requested GPU can't be used.
     Imports torch only if a driver is installed.
     """

@@ -35,11 +35,19 @@ WORDING = {
     "Close other programs, allow more memory, or use another device.": QT_TRANSLATE_NOOP(
         "Wording", "Close other programs, or allow more memory on the page Memory."
     ),
-    "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.": (
+    "Use --device cpu, or install the {build} wheel of torch (see README) and a driver.": (
         QT_TRANSLATE_NOOP(
             "Wording",
-            "Install the CUDA build of torch and a driver, then start the program again.",
+            "Install the {build} build of torch and a driver, then start the program again.",
         )
+    ),
+    "Use --device cpu; Apple's GPUs need macOS and an Apple chip.": QT_TRANSLATE_NOOP(
+        "Wording", "Apple's GPUs need macOS and an Apple chip."
+    ),
+    "{device} ({name}): {maker} GPUs are untested on real hardware. If answers look wrong, use "
+    "--device cpu.": QT_TRANSLATE_NOOP(
+        "Wording",
+        "{device} ({name}): {maker} GPUs are untested on real hardware. Answers may be wrong.",
     ),
     "Add --recursive to include subfolders.": QT_TRANSLATE_NOOP(
         "Wording", "Choose “Include subfolders” to use the pictures in them, too."

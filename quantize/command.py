@@ -145,7 +145,7 @@ def quantize_parser() -> Parser:
         "--device",
         metavar="NAME",
         default="auto",
-        help="device for the calibration: auto, cpu or cuda (default: auto)",
+        help="device for the calibration: auto, cpu, cuda, xpu or mps (default: auto)",
     )
     parser.add_argument(
         "--shard-size",

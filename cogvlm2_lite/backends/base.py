@@ -71,12 +71,14 @@ class Backend(ABC):
                        (weights/kernels/choice.py)
     measures_attention whether the fastest attention is measured; otherwise `full_attention` names
                        it
+    loads_ahead        whether another thread may load weights while this one computes
     """
 
     kind: ClassVar[str]
     uses_ram: ClassVar[bool]
     four_bit_kernels: ClassVar[tuple[str, ...]]
     measures_attention: ClassVar[bool] = False
+    loads_ahead: ClassVar[bool] = True
 
     # --- which devices there are ------------------------------------------------------------------
 
@@ -94,6 +96,10 @@ class Backend(ABC):
     def no_gpu_error(self, reason: str) -> DeviceError:
         """Return the error for a user who asked for this backend on a computer without its GPUs."""
         return DeviceError("No {kind} GPU can be used: {why}.", kind=self.kind, why=reason)
+
+    def cautions(self, gpu: Gpu) -> tuple[Text, ...]:
+        """Return sentences that a user of this GPU should read before the first answer."""
+        return ()
 
     def describe(self, gpu: Gpu) -> str:
         """Return what `doctor` shows about a GPU besides its name and memory; "" for nothing."""
@@ -163,3 +169,14 @@ class Backend(ABC):
         import torch
 
         return isinstance(error, torch.OutOfMemoryError)
+
+
+def untested(gpu: Gpu) -> Text:
+    """Return a sentence about a GPU whose kind nobody has tried."""
+    return Text(
+        "{device} ({name}): {maker} GPUs are untested on real hardware. If answers look wrong, use "
+        "--device cpu.",
+        device=gpu.device,
+        name=gpu.name,
+        maker=gpu.maker,
+    )

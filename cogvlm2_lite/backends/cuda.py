@@ -1,16 +1,21 @@
-"""NVIDIA's GPUs, and AMD's if torch is built for ROCm, which has the same API."""
+"""NVIDIA's GPUs, and AMD's if torch is built for ROCm, which has the same API.
+
+Nothing here has run on a GPU of AMD. bitsandbytes has kernels for them; graphs and kernels are used
+only where their self-tests pass, as on any GPU.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, CaptureGraph, Graph, Upload
+from cogvlm2_lite.backends.base import Backend, CaptureGraph, Graph, Upload, untested
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text, joined
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_NO_GPU_HINT = "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver."
+_NO_GPU_HINT = "Use --device cpu, or install the {build} wheel of torch (see README) and a driver."
 _CUDA_ERROR_MEMORY_ALLOCATION = 2
 
 
@@ -49,11 +54,7 @@ class CudaBackend(Backend):
 
     def has_driver(self) -> bool:
         """Return whether NVIDIA's or AMD's driver is installed."""
-        try:
-            ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-        except OSError:
-            return Path("/dev/kfd").exists()  # AMD's
-        return True
+        return has_nvidia_driver() or has_amd_driver()
 
     def find(self) -> tuple[tuple[Gpu, ...], Text]:
         """Return the GPUs that can be used, and why others can't."""
@@ -63,7 +64,7 @@ class CudaBackend(Backend):
             warnings.simplefilter("always")
             there = torch.cuda.is_available()
         if not there:
-            return (), _why_none(torch, [str(warning.message) for warning in caught])
+            return (), self._why_none([str(warning.message) for warning in caught])
         usable, troubles = [], []
         for index in range(torch.cuda.device_count()):
             try:
@@ -82,16 +83,10 @@ class CudaBackend(Backend):
         """Return a GPU, or why this torch can't use it."""
         cuda = self._torch.cuda
         properties = cuda.get_device_properties(index)
-        lowest = min((_digits(arch) for arch in cuda.get_arch_list() if "sm_" in arch), default=0)
-        if properties.major * 10 + properties.minor < lowest:
-            return Text(
-                "cuda:{index} ({name}) has compute capability {version}, but this torch needs "
-                "{least} or more",
-                index=index,
-                name=properties.name,
-                version=f"{properties.major}.{properties.minor}",
-                least=f"{lowest // 10}.{lowest % 10}",
-            )
+        architecture = self._architecture(properties)
+        trouble = self._too_old(index, properties, architecture)
+        if trouble is not None:
+            return trouble
         free, total = cuda.mem_get_info(index)
         cached = cuda.memory_reserved(index) - cuda.memory_allocated(index)
         return Gpu(
@@ -100,23 +95,105 @@ class CudaBackend(Backend):
             name=properties.name,
             free_bytes=free + cached,
             total_bytes=total,
+            maker=self._maker,
+            architecture=architecture,
         )
+
+    def _architecture(self, properties: Any) -> str:
+        """Return the compute capability of NVIDIA's GPUs, the name that AMD's compiler uses."""
+        if self._torch.version.hip:
+            # Its features follow the name: "gfx90a:sramecc+:xnack-".
+            return str(properties.gcnArchName).partition(":")[0]
+        return f"{properties.major}.{properties.minor}"
+
+    def _too_old(self, index: int, properties: Any, architecture: str) -> Text | None:
+        """Return that this torch has no kernels for a GPU; None if it has them."""
+        built = self._torch.cuda.get_arch_list()
+        if self._torch.version.hip:
+            names = [arch for arch in built if arch.startswith("gfx")]
+            # A generic name such as "gfx11-generic" stands for several GPUs.
+            if not names or architecture in names or any("generic" in name for name in names):
+                return None
+            return Text(
+                "cuda:{index} ({name}) has the architecture {architecture}, but this torch is "
+                "built for {names}",
+                index=index,
+                name=properties.name,
+                architecture=architecture,
+                names=", ".join(names),
+            )
+        lowest = min((_digits(arch) for arch in built if "sm_" in arch), default=0)
+        if properties.major * 10 + properties.minor >= lowest:
+            return None
+        return Text(
+            "cuda:{index} ({name}) has compute capability {version}, but this torch needs "
+            "{least} or more",
+            index=index,
+            name=properties.name,
+            version=architecture,
+            least=f"{lowest // 10}.{lowest % 10}",
+        )
+
+    @property
+    def _maker(self) -> str:
+        """The maker of the GPUs that this torch, or else this computer's driver, is for."""
+        if has_amd_driver() and not has_nvidia_driver():
+            return "AMD"
+        # An error about a missing driver comes before torch is imported.
+        known = self._given is not None or "torch" in sys.modules
+        return "AMD" if known and self._torch.version.hip else "NVIDIA"
+
+    @property
+    def _wanted_build(self) -> str:
+        """The build of torch that this computer needs."""
+        return "ROCm" if self._maker == "AMD" else "CUDA"
+
+    @property
+    def _build(self) -> str:
+        """What torch is built for, with its version; "" for a CPU build."""
+        version = self._torch.version
+        if version.hip:
+            return f"ROCm {version.hip}"
+        return f"CUDA {version.cuda}" if version.cuda else ""
+
+    def _why_none(self, caught: list[str]) -> Text:
+        if not self._build:
+            return Text("torch is a CPU build")
+        if caught:
+            first = caught[0].removeprefix("CUDA initialization: ").partition(". ")[0]
+            return Text(first.rstrip("."))
+        if self._wanted_build not in self._build:
+            return Text(
+                "torch is built for {version}, and this GPU needs a build for {build}",
+                version=self._build,
+                build=self._wanted_build,
+            )
+        return Text("torch is built for {version} and finds no GPU", version=self._build)
 
     def no_gpu_error(self, reason: str) -> DeviceError:
         """Return the error for a user who asked for a GPU where there is none."""
-        return DeviceError("No NVIDIA GPU can be used: {why}.", hint=_NO_GPU_HINT, why=reason)
+        return DeviceError(
+            "No {maker} GPU can be used: {why}.",
+            hint=_NO_GPU_HINT,
+            maker=self._maker,
+            why=reason,
+            build=self._wanted_build,
+        )
 
     def describe(self, gpu: Gpu) -> str:
-        """Return the compute capability, and the CUDA version that torch is built for."""
-        properties = self._torch.cuda.get_device_properties(gpu.index)
-        capability = f"{properties.major}.{properties.minor}"
-        return f"compute capability {capability}, CUDA {self._torch.version.cuda}"
+        """Return the architecture, and what torch is built for."""
+        named = "compute capability " if gpu.maker == "NVIDIA" else ""
+        return f"{named}{gpu.architecture}, {self._build}"
 
     def remedy(self, trouble: str) -> str:
         """Return which of torch and the driver to replace."""
-        if not (self._torch.version.cuda or self._torch.version.hip):
-            return "Install torch's CUDA wheel (see README)."
+        if self._wanted_build not in self._build:
+            return f"Install torch's {self._wanted_build} wheel (see README)."
         return "Install a newer driver." if "driver" in trouble else ""
+
+    def cautions(self, gpu: Gpu) -> tuple[Text, ...]:
+        """Return that AMD's GPUs are untested; NVIDIA's path runs on an emulated GPU in CI."""
+        return (untested(gpu),) if gpu.maker == "AMD" else ()
 
     # --- computing --------------------------------------------------------------------------------
 
@@ -195,13 +272,18 @@ class CudaBackend(Backend):
         return refused or super().is_out_of_memory(error)
 
 
-def _why_none(torch: Any, caught: list[str]) -> Text:
-    built = torch.version.cuda or torch.version.hip
-    if not built:
-        return Text("torch is a CPU build")
-    if caught:
-        return Text(caught[0].removeprefix("CUDA initialization: ").partition(". ")[0].rstrip("."))
-    return Text("torch is built for {version} and finds none", version=built)
+def has_nvidia_driver() -> bool:
+    """Return whether NVIDIA's driver is installed."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def has_amd_driver() -> bool:
+    """Return whether AMD's driver for computing is installed (Linux)."""
+    return Path("/dev/kfd").exists()
 
 
 def _digits(text: str) -> int:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 class Gpu:
     """A GPU that can be used.
 
-    kind        its backend: "cuda"
-    index       its number among the GPUs of its kind
-    free_bytes  memory that is free now. Memory of other programs and of loaded models does not
-                count as free; memory that this process caches for later allocations does.
+    kind          its backend: "cuda", "xpu", "mps"
+    index         its number among the GPUs of its kind
+    free_bytes    memory that is free now. Memory of other programs and of loaded models does not
+                  count as free; memory that this process caches for later allocations does.
+    maker         who makes it: "NVIDIA", "AMD", "Intel", "Apple"
+    architecture  what its kernels are compiled for: "8.9", "gfx1100"; "" if it has no such name
+    shares_ram    whether its memory is the RAM of the computer
     """
 
     kind: str
@@ -20,6 +23,9 @@ class Gpu:
     name: str
     free_bytes: int
     total_bytes: int
+    maker: str = "NVIDIA"
+    architecture: str = ""
+    shares_ram: bool = False
 
     @property
     def device(self) -> str:

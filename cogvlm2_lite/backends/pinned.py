@@ -8,6 +8,7 @@ on a separate stream. The thread that uploads waits for its copies, so a weight 
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,13 +24,14 @@ class PinnedUpload(Upload):
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._context = torch.cuda.stream(self._stream)
-        self._ring: list[tuple[Tensor, torch.cuda.Event]] = []
+        self._module: Any = torch.get_device_module(device)  # torch.cuda or torch.xpu
+        self._stream = self._module.Stream(device)
+        self._context = self._module.stream(self._stream)
+        self._ring: list[tuple[Tensor, Any]] = []
         self._turn = 0
 
     def __enter__(self) -> PinnedUpload:
-        self._context.__enter__()  # type: ignore[no-untyped-call]
+        self._context.__enter__()
         return self
 
     def __exit__(
@@ -59,13 +61,13 @@ class PinnedUpload(Upload):
         Must be called before a weight's memory is released: the memory belongs to the upload's
         stream, which does not wait for kernels that still read it.
         """
-        torch.cuda.current_stream(self._device).synchronize()
+        self._module.current_stream(self._device).synchronize()
 
-    def _next_buffer(self) -> tuple[Tensor, torch.cuda.Event]:
+    def _next_buffer(self) -> tuple[Tensor, Any]:
         """Return a pinned buffer whose last copy has ended, and the event for its next copy."""
         if len(self._ring) < 2:
             buffer = torch.empty(RING_BYTES, dtype=torch.uint8, pin_memory=True)
-            self._ring.append((buffer, torch.cuda.Event()))  # type: ignore[no-untyped-call]
+            self._ring.append((buffer, self._module.Event()))
             return self._ring[-1]
         self._turn = 1 - self._turn
         buffer, free = self._ring[self._turn]

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from cogvlm2_lite.backends.base import Backend
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.cuda import CudaBackend
+from cogvlm2_lite.backends.mps import MpsBackend
+from cogvlm2_lite.backends.xpu import XpuBackend
 
 if TYPE_CHECKING:
     import torch
 
 CPU = CpuBackend()
 
-_BACKENDS: dict[str, Backend] = {backend.kind: backend for backend in (CPU, CudaBackend())}
+_ALL = (CPU, CudaBackend(), XpuBackend(), MpsBackend())
+_BACKENDS: dict[str, Backend] = {backend.kind: backend for backend in _ALL}
 
 
 def backends() -> tuple[Backend, ...]:

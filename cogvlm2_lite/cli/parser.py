@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from cogvlm2_lite.sampling import Sampling
 
 
-DEVICE_HELP = "auto, cpu, cuda or cuda:1 (default: auto, a GPU if there is one)"
+DEVICE_HELP = (
+    "auto, cpu, cuda (NVIDIA, AMD), xpu (Intel), mps (Apple), or one GPU such as cuda:1 (default: "
+    "auto, a GPU if there is one)"
+)
 DTYPE_HELP = "number type of activations (default: auto, the best one of the device)"
 
 

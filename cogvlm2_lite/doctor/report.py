@@ -22,6 +22,7 @@ from cogvlm2_lite.architectures.cogvlm2 import COGVLM2
 from cogvlm2_lite.backends.base import Backend
 from cogvlm2_lite.backends.cpu import cpu_flags, cpu_info
 from cogvlm2_lite.backends.device import Gpu
+from cogvlm2_lite.backends.measured import evidence
 from cogvlm2_lite.backends.registry import accelerators, backends
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder, fingerprint
@@ -166,9 +167,12 @@ def gpus(cards: Sequence[Backend]) -> Rows:
     troubles = [] if cards else ["torch can't be imported"]
     for backend in cards:
         found, trouble = backend.find()
-        ordered = sorted(found, key=lambda gpu: gpu.index)
-        rows |= {gpu.device: _gpu(backend, gpu) for gpu in ordered}
-        troubles += [trouble] if trouble else []
+        for gpu in sorted(found, key=lambda gpu: gpu.index):
+            rows[gpu.device] = _gpu(backend, gpu)
+            rows[f"{gpu.device}: evidence"] = evidence(gpu)
+        # Without a driver nobody expects a GPU; but if there is none at all, one reason is shown.
+        expected = backend.has_driver() or not (rows or troubles)
+        troubles += [trouble] if trouble and expected else []
     return rows | ({"not used" if rows else "none": "; ".join(troubles)} if troubles else {})
 
 

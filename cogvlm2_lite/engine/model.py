@@ -343,7 +343,8 @@ def load(
     """Open a model folder, as released or made by `quantize`.
 
     path     the folder with config.json and .safetensors files; "demo": the small included model
-    device   "auto", "cpu", "cuda" (several GPUs if one is not enough) or "cuda:1"
+    device   "auto", "cpu", "cuda" (several GPUs if one is not enough) or "cuda:1"; "xpu" is for
+             Intel's GPUs, "mps" for Apple's
     dtype    "auto", "float32", "bfloat16" or "float16"
     rope     "reference", the released model's rounded positions, or "exact", in float32
     vram     video memory that may be used: bytes, "8GiB", "8GiB,12GiB"; None or "auto": what is
@@ -476,6 +477,9 @@ def _remarks(model: Model, allowance: Allowance) -> Iterator[Text]:
         yield Text("Not every GPU is used: {why}.", why=compute.trouble)
     elif compute.trouble:
         yield Text("No GPU is used: {why}.", why=compute.trouble)
+    used = {d.budget.device for d in model.plan.devices}
+    for gpu in compute.gpus:
+        yield from compute.backend.cautions(gpu) if gpu.device in used else ()
     if allowance.vram is not None and not compute.gpus:
         yield Text("--vram has no effect: the model runs on the CPU, in RAM.")
     yield from (d.budget.remark for d in model.plan.devices if d.budget.remark)

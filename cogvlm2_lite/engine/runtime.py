@@ -119,7 +119,14 @@ class Runtime:
         self.parts = assemble(config, device=devices[0], dtype=dtype, rope=rope)
         self.arenas = tuple(arenas or (Arena() for _ in devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
-        self.residency = Residency(loaders, keys, self.parts.pieces, plan, self.arenas)
+        self.residency = Residency(
+            loaders,
+            keys,
+            self.parts.pieces,
+            plan,
+            self.arenas,
+            loads_ahead=backend_of(devices[0]).loads_ahead,
+        )
         capture = capture or backend_of(devices[0]).graph_capture(devices[0])
         self.graphs = None if capture is None else GraphCache(capture)
         self._inputs: weakref.WeakKeyDictionary[KVCache, DecodeInputs] = weakref.WeakKeyDictionary()

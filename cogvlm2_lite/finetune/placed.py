@@ -62,7 +62,14 @@ class PlacedModel:
         self.parts = self._assemble(rope)
         self.arenas = tuple(arenas or (Arena() for _ in self.devices))
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(self.config).values()}
-        self.residency = Residency(loaders, keys, self.parts.pieces, plan, self.arenas)
+        self.residency = Residency(
+            loaders,
+            keys,
+            self.parts.pieces,
+            plan,
+            self.arenas,
+            loads_ahead=backend_of(self.devices[0]).loads_ahead,
+        )
         self._places: dict[int, torch.device] = {}
         self.follow(plan)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cogvlm2_lite.backends.cpu import cpu_flags
+from cogvlm2_lite.backends.measured import remark_on
 from cogvlm2_lite.devices import choose_gpus, parse_device, prepare_threads, thread_count
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.forecast.rates import Card, Cpu, Rates, gpu_rates
@@ -81,7 +82,7 @@ def find_machine(
         label=", ".join(f"{gpu.device} ({gpu.name})" for gpu in gpus),
         budgets=budgets,
         rates=tuple(gpu_rates(gpu.name, gpu.total_bytes) for gpu in gpus),
-        remarks=remarks,
+        remarks=(*remarks, *filter(None, map(remark_on, gpus))),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -99,20 +99,31 @@ def gpu_budgets(
     allowed = _per_gpu(allowance.vram, len(gpus))
     host = _host_share(allowance, free_ram_bytes, len(gpus))
     return tuple(
-        _budget(
-            gpu.device,
-            free=gpu.free_bytes,
-            allowed=given,
-            host_bytes=host,
-            where=Text(
-                "{device} ({name}, {size})",
-                device=gpu.device,
-                name=gpu.name,
-                size=format_bytes(gpu.total_bytes),
-            ),
-        )
+        _gpu_budget(gpu, given, host, free_ram_bytes)
         for gpu, given in zip(gpus, allowed, strict=True)
     )
+
+
+def _gpu_budget(
+    gpu: Gpu, allowed: int | None, host_bytes: int, free_ram_bytes: int
+) -> DeviceBudget:
+    """Return the budget of a GPU. If it shares the RAM, what it uses is not free for the host."""
+    free = min(gpu.free_bytes, free_ram_bytes) if gpu.shares_ram else gpu.free_bytes
+    budget = _budget(
+        gpu.device,
+        free=free,
+        allowed=allowed,
+        host_bytes=host_bytes,
+        where=Text(
+            "{device} ({name}, {size})",
+            device=gpu.device,
+            name=gpu.name,
+            size=format_bytes(gpu.total_bytes),
+        ),
+    )
+    if not gpu.shares_ram:
+        return budget
+    return replace(budget, host_bytes=max(0, host_bytes - budget.device_bytes))
 
 
 def assumed_budgets(

@@ -68,6 +68,7 @@ class Residency:
     keys     the unit of each tensor, by name
     pieces   all pieces of the model that have slots
     arenas   one per device; they account for weights, and for a phase's scratch
+    loads_ahead  whether the other thread may load weights while this one computes
 
     `loaded` has the bytes of each loaded unit. `version` changes whenever a weight is loaded or
     released. `read_bytes` counts all bytes that were loaded, `streamed_bytes` those of streamed
@@ -81,8 +82,11 @@ class Residency:
         pieces: Sequence[HasSlots],
         plan: MemoryPlan,
         arenas: Sequence[Arena],
+        *,
+        loads_ahead: bool = True,
     ) -> None:
         self._loaders = loaders
+        self._loads_ahead = loads_ahead
         self.arenas = arenas
         self._keys = keys
         self._slots: dict[UnitKey, list[WeightSlot]] = {}
@@ -261,7 +265,7 @@ class Residency:
 
     def _prefetch(self, keys: Keys) -> None:
         """Start to load units on the other thread."""
-        if any(key not in self.loaded for key in keys):
+        if self._loads_ahead and any(key not in self.loaded for key in keys):
             self._prefetching = self._pool.submit(self._load, keys)
 
     def _prefetch_if_idle(self, keys: Keys) -> None:

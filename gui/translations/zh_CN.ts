@@ -4011,18 +4011,6 @@
         <translation>CPU 支持 AVX512-BF16</translation>
     </message>
     <message>
-        <source>torch is built for {version} and finds none</source>
-        <translation>torch 是为 {version} 构建的，但没有找到 GPU</translation>
-    </message>
-    <message>
-        <source>No NVIDIA GPU can be used: {why}.</source>
-        <translation>没有可用的 NVIDIA GPU：{why}。</translation>
-    </message>
-    <message>
-        <source>Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.</source>
-        <translation>请使用 --device cpu，或安装 torch 的 CUDA 版本（见 README）和驱动。</translation>
-    </message>
-    <message>
         <source>torch is a CPU build</source>
         <translation>torch 是 CPU 版本</translation>
     </message>
@@ -4401,6 +4389,70 @@
     <message>
         <source>The file {file} with the API key can&apos;t be read: {why}.</source>
         <translation>无法读取包含 API 密钥的文件 {file}：{why}。</translation>
+    </message>
+    <message>
+        <source>{device} ({name}): {maker} GPUs are untested on real hardware. If answers look wrong, use --device cpu.</source>
+        <translation>{device}（{name}）：{maker} 的 GPU 尚未在真实硬件上测试过。如果回答看起来不对，请使用 --device cpu。</translation>
+    </message>
+    <message>
+        <source>torch is built for {version} and finds no GPU</source>
+        <translation>torch 是为 {version} 构建的，但没有找到 GPU</translation>
+    </message>
+    <message>
+        <source>No {maker} GPU can be used: {why}.</source>
+        <translation>没有可用的 {maker} GPU：{why}。</translation>
+    </message>
+    <message>
+        <source>Use --device cpu, or install the {build} wheel of torch (see README) and a driver.</source>
+        <translation>请使用 --device cpu，或安装 torch 的 {build} 版本（见 README）和驱动。</translation>
+    </message>
+    <message>
+        <source>cuda:{index} ({name}) has the architecture {architecture}, but this torch is built for {names}</source>
+        <translation>cuda:{index}（{name}）的架构为 {architecture}，而这个 torch 是为 {names} 构建的</translation>
+    </message>
+    <message>
+        <source>torch is built for {version}, and this GPU needs a build for {build}</source>
+        <translation>torch 是为 {version} 构建的，而这块 GPU 需要 {build} 版本</translation>
+    </message>
+    <message>
+        <source>untested on real hardware: this GPU path has not been measured on your kind of card</source>
+        <translation>尚未在真实硬件上测试：还没有在您这类显卡上测量过这条 GPU 路径</translation>
+    </message>
+    <message>
+        <source>measured on {date} with torch {torch}: {rate} tokens/s, a new picture in {seconds}</source>
+        <translation>已于 {date} 用 torch {torch} 测量：{rate} 个 token/秒，新图片用时 {seconds}</translation>
+    </message>
+    <message>
+        <source>this GPU path has not been measured on your kind of card</source>
+        <translation>还没有在您这类显卡上测量过这条 GPU 路径</translation>
+    </message>
+    <message>
+        <source>Use --device cpu; Apple&apos;s GPUs need macOS and an Apple chip.</source>
+        <translation>请使用 --device cpu；Apple 的 GPU 需要 macOS 和 Apple 芯片。</translation>
+    </message>
+    <message>
+        <source>{name} is set, so torch computes on the CPU what Apple&apos;s GPU can&apos;t.</source>
+        <translation>设置了 {name}，因此 Apple 的 GPU 无法计算的部分由 torch 在 CPU 上计算。</translation>
+    </message>
+    <message>
+        <source>torch is not built for MPS</source>
+        <translation>torch 不是为 MPS 构建的</translation>
+    </message>
+    <message>
+        <source>torch is built for MPS and finds no GPU of Apple</source>
+        <translation>torch 是为 MPS 构建的，但没有找到 Apple 的 GPU</translation>
+    </message>
+    <message>
+        <source>torch is not built for XPU</source>
+        <translation>torch 不是为 XPU 构建的</translation>
+    </message>
+    <message>
+        <source>torch is built for XPU and finds no GPU</source>
+        <translation>torch 是为 XPU 构建的，但没有找到 GPU</translation>
+    </message>
+    <message>
+        <source>xpu:{index} does not respond: {why}</source>
+        <translation>xpu:{index} 没有响应：{why}</translation>
     </message>
     <message>
         <source>Write a key of at least 16 characters to a file, and name it.</source>
@@ -7912,10 +7964,6 @@ or open a file.</source>
 <context>
     <name>Wording</name>
     <message>
-        <source>Install the CUDA build of torch and a driver, then start the program again.</source>
-        <translation>请安装 CUDA 版 torch 和驱动程序，然后重新启动程序。</translation>
-    </message>
-    <message>
         <source>Choose “Include subfolders” to use the pictures in them, too.</source>
         <translation>勾选“包括子文件夹”可同时使用子文件夹中的图片。</translation>
     </message>
@@ -7986,6 +8034,18 @@ or open a file.</source>
     <message>
         <source>{size} in the settings is too small for any plan.</source>
         <translation>设置中的 {size} 对任何规划都太小。</translation>
+    </message>
+    <message>
+        <source>Install the {build} build of torch and a driver, then start the program again.</source>
+        <translation>请安装 torch 的 {build} 版本和驱动，然后重新启动程序。</translation>
+    </message>
+    <message>
+        <source>Apple&apos;s GPUs need macOS and an Apple chip.</source>
+        <translation>Apple 的 GPU 需要 macOS 和 Apple 芯片。</translation>
+    </message>
+    <message>
+        <source>{device} ({name}): {maker} GPUs are untested on real hardware. Answers may be wrong.</source>
+        <translation>{device}（{name}）：{maker} 的 GPU 尚未在真实硬件上测试过，回答可能有误。</translation>
     </message>
     <message>
         <source>Download the file itself: this is only a pointer of Git LFS.</source>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +30,7 @@ class Watched(CpuBackend):
     def __init__(self) -> None:
         super().__init__()
         self.sent = self.waits = self.recorded = self.staged_copies = 0
+        self.threads = set[str]()
 
     def upload(self, device: torch.device) -> Upload:
         return WatchedUpload(self)
@@ -59,6 +61,7 @@ class WatchedUpload(Upload):
 
     def send(self, piece: Tensor) -> Tensor:
         self._watched.sent += 1
+        self._watched.threads.add(threading.current_thread().name)
         return piece.clone()
 
     def wait_for_computing(self) -> None:
@@ -85,11 +88,27 @@ def test_upload_inputs_and_recording_come_from_the_back_end(tmp_path: Path) -> N
     assert min(watched.sent, watched.waits, watched.recorded, watched.staged_copies) > 0
 
 
+def test_weights_are_loaded_by_the_thread_that_computes_where_two_threads_are_too_many(
+    tmp_path: Path,
+) -> None:
+    class Alone(Watched):
+        loads_ahead = False
+
+    folder = random_folder(tmp_path / "model")
+    with replaced(usual := Watched()):
+        expected = answer(folder)
+    with replaced(alone := Alone()):
+        assert answer(folder) == expected
+    here = threading.current_thread().name
+    assert usual.threads > {here}
+    assert alone.threads == {here}
+
+
 def test_a_back_end_names_kernels_that_exist() -> None:
     for backend in backends():
         assert set(backend.four_bit_kernels) <= set(KERNELS)
         assert backend_of(backend.kind) is backend
-    assert [backend.kind for backend in accelerators()] == ["cuda"]
+    assert [backend.kind for backend in accelerators()] == ["cuda", "xpu", "mps"]
 
 
 def test_the_kernels_are_tried_in_the_order_of_the_back_end() -> None:

@@ -258,7 +258,9 @@ def test_an_old_driver_is_explained_in_one_sentence() -> None:
     gpus, trouble = CudaBackend(fake_torch(OldDriver())).find()
     assert gpus == ()
     assert trouble == "The NVIDIA driver on your system is too old (found version 11040)"
-    assert CudaBackend(fake_torch(Cuda())).find()[1] == "torch is built for 13.0 and finds none"
+    assert (
+        CudaBackend(fake_torch(Cuda())).find()[1] == "torch is built for CUDA 13.0 and finds no GPU"
+    )
     assert CudaBackend(fake_torch(Cuda(), built=None)).find()[1] == "torch is a CPU build"
 
 

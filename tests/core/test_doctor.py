@@ -61,7 +61,9 @@ def test_the_report_does_not_name_the_user(report: DoctorReport) -> None:
 def test_a_gpu_is_described_with_its_free_memory() -> None:
     cuda = CudaBackend(fake_torch(Cuda(("Big GPU", (9, 0), 10 * GIB, 16 * GIB, 0, 0))))
     assert gpus([cuda]) == {
-        "cuda:0": "Big GPU, 10.0 GiB free of 16.0 GiB, compute capability 9.0, CUDA 13.0"
+        "cuda:0": "Big GPU, 10.0 GiB free of 16.0 GiB, compute capability 9.0, CUDA 13.0",
+        "cuda:0: evidence": "untested on real hardware: this GPU path has not been measured on "
+        "your kind of card",
     }
 
 
@@ -70,7 +72,7 @@ def test_a_card_that_vanished_or_is_too_old_is_named_and_the_others_described() 
     good = ("RTX 4060", (8, 9), 7 * GIB, 8 * GIB, 0, 0)
     cuda = DrivenCuda(fake_torch(Cuda("CUDA error: lost", old, good)))
     rows = gpus([cuda])
-    assert list(rows) == ["cuda:2", "not used"]
+    assert list(rows) == ["cuda:2", "cuda:2: evidence", "not used"]
     assert "cuda:0 does not respond: CUDA error: lost" in rows["not used"]
     assert "cuda:1 (GTX 1060) has compute capability 6.1" in rows["not used"]
     (said,) = problems([cuda])
@@ -99,7 +101,7 @@ def test_a_missing_gpu_is_explained() -> None:
     cpu = SimpleNamespace(version=SimpleNamespace(cuda=None, hip=None), cuda=nowhere)
     cuda = SimpleNamespace(version=SimpleNamespace(cuda="13.0", hip=None), cuda=nowhere)
     assert gpus([CudaBackend(cpu)]) == {"none": "torch is a CPU build"}
-    assert gpus([CudaBackend(cuda)]) == {"none": "torch is built for 13.0 and finds none"}
+    assert gpus([CudaBackend(cuda)]) == {"none": "torch is built for CUDA 13.0 and finds no GPU"}
     assert gpus([]) == {"none": "torch can't be imported"}
 
 

@@ -284,14 +284,14 @@ export const CHINESE = {
     "请为它们命名：--adapter one=文件夹 --adapter two=文件夹。您给予相同名称的适配器会相加。",
   "No GPU is used: {why}.":
     "没有使用 GPU：{why}。",
-  "No NVIDIA GPU can be used: {why}.":
-    "没有可用的 NVIDIA GPU：{why}。",
   "No RAM is left for earlier pictures ({each} each): a question about one encodes it again.":
     "没有剩余内存来保留以前的图片（每张 {each}）：再次询问时会重新读取。",
   "No model is loaded.":
     "没有加载模型。",
   "No {kind} GPU can be used: {why}.":
     "没有可用的 {kind} GPU：{why}。",
+  "No {maker} GPU can be used: {why}.":
+    "没有可用的 {maker} GPU：{why}。",
   "Not every GPU is used: {why}.":
     "没有使用全部 GPU：{why}。",
   "On {host} other machines could use the model, but there is no API key.":
@@ -760,8 +760,10 @@ export const CHINESE = {
     "请更新 CogVLM2 Lite，或用此版本重新运行 quantize。",
   "Update CogVLM2 Lite.":
     "请更新 CogVLM2 Lite。",
-  "Use --device cpu, or install the CUDA wheel of torch (see README) and a driver.":
-    "请使用 --device cpu，或安装 torch 的 CUDA 版本（见 README）和驱动。",
+  "Use --device cpu, or install the {build} wheel of torch (see README) and a driver.":
+    "请使用 --device cpu，或安装 torch 的 {build} 版本（见 README）和驱动。",
+  "Use --device cpu; Apple's GPUs need macOS and an Apple chip.":
+    "请使用 --device cpu；Apple 的 GPU 需要 macOS 和 Apple 芯片。",
   "Use a .jsonl, .json, .csv or .tsv file, or a folder of pictures with captions.":
     "请使用 .jsonl、.json、.csv 或 .tsv 文件，或含有图片和说明文字的文件夹。",
   "Use a lower --lr than {rate} with --restart, or look at these rows. The adapter and the state of step {saved} are kept.":
@@ -944,6 +946,8 @@ export const CHINESE = {
     "上下文 {context} 个 token",
   "cuda:{index} ({name}) has compute capability {version}, but this torch needs {least} or more":
     "cuda:{index}（{name}）的计算能力为 {version}，而这个 torch 需要 {least} 或更高",
+  "cuda:{index} ({name}) has the architecture {architecture}, but this torch is built for {names}":
+    "cuda:{index}（{name}）的架构为 {architecture}，而这个 torch 是为 {names} 构建的",
   "cuda:{index} does not respond: {why}":
     "cuda:{index} 没有响应：{why}",
   "device and device_map name different devices: {names}.":
@@ -1012,6 +1016,8 @@ export const CHINESE = {
     "max_memory 的形式必须类似 {example}。",
   "measured on this processor, {count} cores, disk stated":
     "在此处理器上测得，{count} 个核心，磁盘为标称值",
+  "measured on {date} with torch {torch}: {rate} tokens/s, a new picture in {seconds}":
+    "已于 {date} 用 torch {torch} 测量：{rate} 个 token/秒，新图片用时 {seconds}",
   "model {name!r} not found: the model of this server is {model!r}":
     "找不到模型 {name!r}：此服务器的模型是 {model!r}",
   "model {name!r} not found: the models of this server are {model}":
@@ -1096,6 +1102,8 @@ export const CHINESE = {
     "视觉专家",
   "the vision tower":
     "视觉塔",
+  "this GPU path has not been measured on your kind of card":
+    "还没有在您这类显卡上测量过这条 GPU 路径",
   "this computer":
     "这台电脑",
   "this server has one model, and its models can't be changed over the API: start `cogvlm2-lite serve` with another folder":
@@ -1104,16 +1112,30 @@ export const CHINESE = {
     "token 编号必须小于 vocab_size，即 {count}",
   "torch is a CPU build":
     "torch 是 CPU 版本",
-  "torch is built for {version} and finds none":
+  "torch is built for MPS and finds no GPU of Apple":
+    "torch 是为 MPS 构建的，但没有找到 Apple 的 GPU",
+  "torch is built for XPU and finds no GPU":
+    "torch 是为 XPU 构建的，但没有找到 GPU",
+  "torch is built for {version} and finds no GPU":
     "torch 是为 {version} 构建的，但没有找到 GPU",
+  "torch is built for {version}, and this GPU needs a build for {build}":
+    "torch 是为 {version} 构建的，而这块 GPU 需要 {build} 版本",
+  "torch is not built for MPS":
+    "torch 不是为 MPS 构建的",
+  "torch is not built for XPU":
+    "torch 不是为 XPU 构建的",
   "true or false":
     "true 或 false",
   "unknown size":
     "大小未知",
+  "untested on real hardware: this GPU path has not been measured on your kind of card":
+    "尚未在真实硬件上测试：还没有在您这类显卡上测量过这条 GPU 路径",
   "video":
     "视频",
   "vision hidden_size must be a multiple of num_heads":
     "视觉部分的 hidden_size 必须是 num_heads 的整数倍",
+  "xpu:{index} does not respond: {why}":
+    "xpu:{index} 没有响应：{why}",
   "{bits} bits per pixel":
     "每像素 {bits} 位",
   "{bits} bits per sample":
@@ -1146,6 +1168,8 @@ export const CHINESE = {
     "已有 {count} 个请求在等待。",
   "{count} rows at once do not fit in memory. {why}":
     "{count} 行同时计算时内存放不下。{why}",
+  "{device} ({name}): {maker} GPUs are untested on real hardware. If answers look wrong, use --device cpu.":
+    "{device}（{name}）：{maker} 的 GPU 尚未在真实硬件上测试过。如果回答看起来不对，请使用 --device cpu。",
   "{device}: {peak} at the peak, {budget} may be used; {context}":
     "{device}：峰值 {peak}，可用 {budget}；{context}",
   "{disk_size} are read from disk ({disk_parts})":
@@ -1382,6 +1406,8 @@ export const CHINESE = {
     "{names} 以及另外 {count} 个",
   "{names} or {last}":
     "{names} 或 {last}",
+  "{name} is set, so torch computes on the CPU what Apple's GPU can't.":
+    "设置了 {name}，因此 Apple 的 GPU 无法计算的部分由 torch 在 CPU 上计算。",
   "{name} must be between 0 and {most}.":
     "{name} 必须在 0 和 {most} 之间。",
   "{name} must have the shape of input_ids, {expected}, not {shape}.":

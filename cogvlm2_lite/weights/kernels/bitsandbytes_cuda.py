@@ -69,7 +69,7 @@ class CudaDequantizer:
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
         """Return a function that dequantizes rows; see Dequantizer."""
-        scales = _float_scales(matrix)
+        scales = nested_scales(matrix)
 
         def fill(start: int, end: int, out: Tensor) -> None:
             codes, absmax = matrix.part(scales, start, end)
@@ -86,7 +86,8 @@ class CudaDequantizer:
         return fill
 
 
-def _float_scales(matrix: FourBitMatrix) -> Tensor:
+def nested_scales(matrix: FourBitMatrix) -> Tensor:
+    """Return the scales of all groups in float32."""
     if matrix.nested_absmax is None:
         return matrix.absmax
     assert matrix.offset is not None

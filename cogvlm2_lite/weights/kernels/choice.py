@@ -19,6 +19,7 @@ from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import (
     open_bitsandbytes,
 )
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaDequantizer, CudaKernel
+from cogvlm2_lite.weights.kernels.bitsandbytes_xpu import XpuDequantizer, XpuKernel
 from cogvlm2_lite.weights.kernels.dense import TorchLinear
 from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
 from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
@@ -32,6 +33,7 @@ from cogvlm2_lite.weights.kernels.packed import PackedKernel
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.kernels.torch_dequantizer import TorchDequantizer
 
+_WORKS = "bitsandbytes works on this GPU"
 _PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
 
 
@@ -46,7 +48,8 @@ class KernelChoice:
             "bitsandbytes"  bitsandbytes' dequantizing into reused buffers, and torch's
                             multiplication
             "torch"         the same with torch's dequantizing
-            "cuda"          bitsandbytes' CUDA kernels
+            "cuda"          bitsandbytes' kernels for NVIDIA's and AMD's GPUs
+            "xpu"           bitsandbytes' kernels for Intel's GPUs
     reason  why they were chosen, for `doctor`
     pack    creates the kernel with a packed copy of a matrix used in decoding; None: no copies
     """
@@ -145,6 +148,16 @@ def _open_bitsandbytes(device: torch.device, dtype: torch.dtype) -> KernelChoice
 
 
 def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    _check_bitsandbytes(device)
+    return _choice("cuda", _WORKS, [CudaKernel()], [CudaDequantizer()])
+
+
+def _open_xpu(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    _check_bitsandbytes(device)
+    return _choice("xpu", _WORKS, [XpuKernel()], [XpuDequantizer()])
+
+
+def _check_bitsandbytes(device: torch.device) -> None:
     # Silenced: on CPUs with AVX512-BF16 the import warns to install a package that downloads code.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
@@ -155,8 +168,7 @@ def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
         first_line = str(error).strip().partition("\n")[0]
         raise OSError(f"bitsandbytes does not work here: {first_line}") from error
     if not right:
-        raise OSError("bitsandbytes' CUDA kernels give other numbers than they should")
-    return _choice("cuda", "bitsandbytes works on this GPU", [CudaKernel()], [CudaDequantizer()])
+        raise OSError("bitsandbytes' kernels for this GPU give other numbers than they should")
 
 
 def _open_torch(device: torch.device, dtype: torch.dtype) -> KernelChoice:
@@ -172,6 +184,7 @@ _CANDIDATES: Mapping[str, Open] = MappingProxyType(
         "bitsandbytes": _open_bitsandbytes,
         "torch": _open_torch,
         "cuda": _open_cuda,
+        "xpu": _open_xpu,
     }
 )
 """By name; a backend's `four_bit_kernels` has the names in order of preference."""
