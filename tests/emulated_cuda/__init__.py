@@ -10,4 +10,7 @@ It is no model of speed. It checks what goes wrong on a GPU and never on a CPU:
 
 `emulated_cuda()` (install.py) replaces what the product uses of `torch.cuda`. `machine.py` has
 streams, memory and graphs; `tensors.py` has tensors that say they are on a GPU.
+
+With `shapes_only` large tensors have no memory and no numbers (shapes.py). So the released model
+runs here, too (model_19b.py): `trace.py` records its allocations, kernels, copies and waits.
 """

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tests.emulated_cuda import tensors
+from tests.emulated_cuda import shapes, tensors
 from tests.emulated_cuda.machine import GraphRecord, Machine, Order, Stream
-from tests.emulated_cuda.tensors import EmulatedMode, is_gpu, move, named, pin
+from tests.emulated_cuda.tensors import EmulatedMode, EmulatedTensor, is_gpu, move, named, pin
 
 _FROM_DATA = (torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray)
 
@@ -52,7 +52,13 @@ class DeviceNames(TorchFunctionMode):
             return None
         if func is Tensor.is_pinned:
             return args[0].untyped_storage().data_ptr() in self._machine.pinned
-        args = tuple(named(each) for each in args)
+        if self._machine.shapes_only and args and isinstance(args[0], EmulatedTensor):
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                return shapes.attention(*args, **values)
+            if func is torch.nn.functional.rms_norm:
+                return shapes.rms_norm(*args, **values)
+        if any(isinstance(each, str | torch.device) for each in args):
+            args = tuple(named(each) for each in args)
         if "device" in values:
             values["device"] = named(values["device"])
         if func in _FROM_DATA and is_gpu(values.get("device")):
@@ -69,10 +75,19 @@ def emulated_cuda(
     order: Order = Order.NOW,
     seed: int = 0,
     poisons: bool = True,
+    shapes_only: bool = False,
 ) -> Iterator[Machine]:
-    """Emulate GPUs in the body, in this thread and in those that it starts."""
+    """Emulate GPUs in the body, in this thread and in those that it starts.
+
+    shapes_only  large tensors have no memory and no numbers, see shapes.py
+    """
     machine = Machine(
-        devices=devices, total_bytes=total_bytes, order=order, seed=seed, poisons=poisons
+        devices=devices,
+        total_bytes=total_bytes,
+        order=order,
+        seed=seed,
+        poisons=poisons and not shapes_only,
+        shapes_only=shapes_only,
     )
     _add_kernels()  # bitsandbytes must be imported before torch seems to have CUDA
     with ExitStack() as stack:
@@ -244,6 +259,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
         capture_error_mode: str = "global",
     ) -> Iterator[None]:
         queue = machine.new_stream(machine.device) if stream is None else stream.queue
+        machine.trace.empty_cache()
         with machine.capture(target.record, queue):
             yield
 
@@ -290,7 +306,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
         "max_memory_allocated": peak,
         "max_memory_reserved": peak,
         "reset_peak_memory_stats": reset_peak,
-        "empty_cache": lambda: None,
+        "empty_cache": machine.trace.empty_cache,
         "set_per_process_memory_fraction": lambda *_: None,
         "synchronize": synchronize,
         "device": on_device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import weakref
@@ -13,6 +14,8 @@ from enum import Enum
 
 import torch
 from torch import Tensor
+
+from tests.emulated_cuda.trace import Trace
 
 Work = Callable[[], object]
 
@@ -80,6 +83,8 @@ class GraphRecord:
 
     works: list[Work] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    pool: int = 0
+    """Number of its private pool in the trace."""
 
 
 class Memory:
@@ -92,11 +97,25 @@ class Memory:
         self.device = stream.device
         self.users: list[tuple[Stream, int]] = []
         """Streams that Tensor.record_stream named, with their work until the memory is freed."""
-        nbytes = -(-raw.untyped_storage().nbytes() // _GRANULE) * _GRANULE
+        wanted = raw.untyped_storage().nbytes()
+        nbytes = -(-wanted // _GRANULE) * _GRANULE
         machine.account(stream.device, nbytes)
-        flat = torch.empty(0, dtype=torch.uint8).set_(raw.untyped_storage())
         self.raw = raw
+        number = machine.trace.allocate(wanted, machine.streams.index(stream)) if nbytes else None
+        if machine.shapes_only:
+            self.address = machine.new_address(nbytes)
+            weakref.finalize(self, _forget, machine, stream, nbytes, number)
+            return
+        self.address = raw.untyped_storage().data_ptr()
+        flat = torch.empty(0, dtype=torch.uint8).set_(raw.untyped_storage())
         weakref.finalize(self, _free, machine, stream, flat, nbytes, self.users)
+
+
+def _forget(machine: Machine, stream: Stream, nbytes: int, number: int | None) -> None:
+    """Return memory that has no bytes to the allocator."""
+    machine.account(stream.device, -nbytes)
+    if number is not None:
+        machine.trace.free(number)
 
 
 def _free(
@@ -128,8 +147,10 @@ class Machine:
     total_bytes  memory of each GPU
     order        when queued work runs
     poisons      whether freed memory is overwritten
+    shapes_only  large tensors have no memory and no numbers (shapes.py)
     syncs        how often the host waited for a GPU, by what it did
     launches     operations that were started, by name
+    trace        the same by phase, and every allocation (trace.py)
     """
 
     def __init__(
@@ -140,8 +161,13 @@ class Machine:
         order: Order = Order.NOW,
         seed: int = 0,
         poisons: bool = True,
+        shapes_only: bool = False,
     ) -> None:
         self.lock = threading.RLock()
+        self.shapes_only = shapes_only
+        self.trace = Trace()
+        self._next_address = 1 << 40
+        self._pools = itertools.count(1)
         self.devices, self.total_bytes = devices, total_bytes
         self.order, self.poisons = order, poisons
         self._random = random.Random(seed)
@@ -229,6 +255,7 @@ class Machine:
         if self.is_capturing:
             raise RuleError(f"operation not permitted when stream is capturing: {what}")
         self.syncs[what] += 1
+        self.trace.sync(what)
         if self.sync_mode == "error" and not explicit:
             raise RuleError(f"called a synchronizing CUDA operation: {what}")
 
@@ -253,16 +280,25 @@ class Machine:
             self.held[device] = held
             self.peak[device] = max(self.peak[device], held)
 
+    def new_address(self, nbytes: int) -> int:
+        """Return an address for memory that has no bytes."""
+        with self.lock:
+            address = self._next_address
+            self._next_address += nbytes
+            return address
+
     # --- graphs -----------------------------------------------------------------------------------
 
     @contextmanager
     def capture(self, record: GraphRecord, stream: Stream) -> Iterator[None]:
         """Record the work of this thread on a stream instead of queueing it."""
         self.finish()
+        record.pool = next(self._pools)
+        weakref.finalize(record, self.trace.drop_pool, record.pool)
         stream.capturing = record
         self._capture = (record, threading.get_ident())
         try:
-            with self.on_stream(stream):
+            with self.on_stream(stream), self.trace.capturing(record.pool):
                 yield
         finally:
             stream.capturing = None
@@ -275,5 +311,5 @@ class Machine:
 
     def keep_for_capture(self, memory: Memory) -> None:
         """Keep memory that a capture allocates as long as its graph."""
-        if self._capture is not None and self.is_capturing:
+        if self._capture is not None and self.is_capturing and not self.shapes_only:
             self._capture[0].memory.append(memory)

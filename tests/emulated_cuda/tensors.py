@@ -8,15 +8,18 @@ reads, writes and returns a view of.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from tests.emulated_cuda import shapes
+from tests.emulated_cuda.kernels import EMPTY, count_kernels
 from tests.emulated_cuda.machine import Machine, Memory, Order, RuleError
+from tests.emulated_cuda.shapes import plain as _plain
+from tests.emulated_cuda.trees import map_tensors, tensors_in
 
 aten = torch.ops.aten
 
@@ -42,7 +45,7 @@ class EmulatedTensor(Tensor):
             strides=raw.stride(),
             storage_offset=raw.storage_offset(),
             dtype=raw.dtype,
-            device=raw.device,
+            device=torch.device("cpu"),
         )
         return wrapper
 
@@ -83,7 +86,7 @@ class EmulatedTensor(Tensor):
         return self.memory.device
 
     def data_ptr(self) -> int:
-        return self.raw.data_ptr()
+        return self.memory.address + int(self.storage_offset()) * self.element_size()
 
     def is_pinned(self, device: Any = None) -> bool:
         return False
@@ -93,7 +96,7 @@ class EmulatedTensor(Tensor):
 
     def tolist(self) -> Any:
         _MACHINES[-1].wait_here("tolist", self.memory.device)
-        return self.raw.tolist()
+        return (torch.zeros_like(self.raw, device="cpu") if self.raw.is_meta else self.raw).tolist()
 
     def cpu(self, memory_format: Any = None) -> Tensor:
         return move(self, "cpu")
@@ -130,7 +133,7 @@ class EmulatedMode(TorchDispatchMode):
 
 def dispatch(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation as a GPU would, or on the CPU if it has nothing to do with one."""
-    here = next(_emulated((args, kwargs)), None)
+    here = next(iter(_emulated((args, kwargs))), None)
     wanted = kwargs.get("device")
     target = None if wanted is None else _gpu_index(wanted)
     if here is None and target is None:
@@ -149,16 +152,51 @@ def dispatch(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[st
     kwargs.pop("pin_memory", None)
     _check_devices(machine, func, args, kwargs, device)
     machine.launches[str(func)] += 1
+    if machine.shapes_only and func is torch.ops.bitsandbytes.gemm_4bit.default:
+        return shapes.gemm_4bit(*args, **kwargs)
     if _waits(func, args):
         machine.wait_here(str(func), device)
         raw_args, raw_kwargs = _raw((args, kwargs))
-        result = _plain(func, raw_args, raw_kwargs)
         if func._schema.is_mutable:
+            _apply(machine, func, raw_args, raw_kwargs)
+            _count(machine, device, func, args, [_written(func, args, kwargs)])
             return _written(func, args, kwargs)
-        return _wrap_new(machine, result, device)
+        result = _wrap_new(machine, _computed(machine, func, raw_args, raw_kwargs), device)
+        _count(machine, device, func, args, result)
+        return result
     if func._schema.is_mutable:
+        _count(machine, device, func, args, _written(func, args, kwargs))
         return _change(machine, func, args, kwargs, device)
     return _return_new(machine, func, args, kwargs, device)
+
+
+def count(tensor: Tensor, what: str, kernels: int = 1) -> None:
+    """Count kernels that are started on the current stream of a tensor's GPU."""
+    machine = _MACHINES[-1]
+    stream = machine.streams.index(machine.stream(_index_of(tensor)))
+    machine.trace.work_on(stream, machine.devices).kernels[what] += kernels
+
+
+def _count(
+    machine: Machine, device: int, func: Any, args: tuple[Any, ...], written: Any, *, views: int = 0
+) -> None:
+    """Count the kernels of an operation."""
+    results = tensors_in(written)
+    kernels = count_kernels(func, args, results, is_view=bool(views))
+    if kernels:
+        stream = machine.streams.index(machine.stream(device))
+        machine.trace.work_on(stream, machine.devices).kernels[str(func)] += kernels
+
+
+def _computed(machine: Machine, func: Any, args: Any, kwargs: Any) -> Any:
+    """Return the raw result of an operation that changes nothing."""
+    return (shapes.compute if machine.shapes_only else _plain)(func, args, kwargs)
+
+
+def _apply(machine: Machine, func: Any, args: Any, kwargs: Any) -> None:
+    """Run an operation that writes into raw arguments."""
+    if not machine.shapes_only or all(map(shapes.has_numbers, tensors_in((args, kwargs)))):
+        _plain(func, args, kwargs)
 
 
 def move(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
@@ -200,6 +238,8 @@ def _on_cpu(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str
     if func in (aten.pin_memory.default, aten._pin_memory.default):
         return pin(machine, args[0].clone())
     pinned = kwargs.pop("pin_memory", None)
+    if machine.shapes_only and func is aten.copy_.default and args[0].nbytes > shapes.SMALL:
+        return args[0]  # weights on the way to a tensor without numbers
     result = func(*args, **kwargs)
     return pin(machine, result) if pinned else result
 
@@ -235,7 +275,7 @@ def _check_devices(
     machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: int
 ) -> None:
     """Refuse tensors of different devices, as CUDA's operations do."""
-    for tensor in _tensors((args, kwargs)):
+    for tensor in tensors_in((args, kwargs)):
         if isinstance(tensor, EmulatedTensor):
             if tensor.memory.device != device:
                 raise RuleError(f"{func}: tensors on cuda:{device} and cuda:{tensor.memory.device}")
@@ -252,27 +292,27 @@ def _return_new(
 ) -> Any:
     """Run an operation that changes nothing: it returns views, or new tensors."""
     raw_args, raw_kwargs = _raw((args, kwargs))
-    result = _plain(func, raw_args, raw_kwargs)
-    owners = {t.raw.untyped_storage().data_ptr(): t.memory for t in _emulated((args, kwargs))}
-    news = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-    shared = [owners.get(t.untyped_storage().data_ptr()) for t in news]
+    result = _computed(machine, func, raw_args, raw_kwargs)
+    owners = {t.raw.untyped_storage()._cdata: t.memory for t in _emulated((args, kwargs))}
+    news = tensors_in(result)
+    shared = [owners.get(t.untyped_storage()._cdata) for t in news]
     if news and all(shared):
-        return tree_map_only(
-            Tensor, lambda t: EmulatedTensor(t, owners[t.untyped_storage().data_ptr()]), result
-        )
+        return map_tensors(lambda t: EmulatedTensor(t, owners[t.untyped_storage()._cdata]), result)
     if any(shared):
         raise NotImplementedError(f"{func} returns views and new tensors")
+    _count(machine, device, func, args, news)
     wrapped = _wrap_new(machine, result, device)
-    if func in (aten.empty.memory_format, aten.empty_strided.default, aten.empty_like.default,
-                aten.new_empty.default, aten.new_empty_strided.default):  # fmt: skip
+    if func in EMPTY:
         for each in news:
             _poison(each)
+        return wrapped
+    if machine.shapes_only:
         return wrapped
 
     def work() -> None:
         for target, value in zip(
             news,
-            (t for t in tree_leaves(_plain(func, raw_args, raw_kwargs)) if isinstance(t, Tensor)),
+            tensors_in(_plain(func, raw_args, raw_kwargs)),
             strict=True,
         ):
             _plain(aten.copy_.default, (target, value), {})
@@ -295,7 +335,7 @@ def _change(
 ) -> Any:
     """Queue an operation that writes into its arguments; return them."""
     raw_args, raw_kwargs = _raw((args, kwargs))
-    machine.stream(device).push(lambda: _plain(func, raw_args, raw_kwargs))
+    machine.stream(device).push(lambda: _apply(machine, func, raw_args, raw_kwargs))
     return _written(func, args, kwargs)
 
 
@@ -330,7 +370,10 @@ def _copy(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         wanted = kwargs.get("device")
         index = _gpu_index(wanted) if wanted is not None else _index_of(source)
         dtype = kwargs.get("dtype") or source.dtype
-        layout = _plain(aten.empty_like.default, (_raw(source),), {"dtype": dtype})
+        if machine.shapes_only:
+            layout = shapes.empty_like(_raw(source), dtype)
+        else:
+            layout = _plain(aten.empty_like.default, (_raw(source),), {"dtype": dtype})
         if kwargs.get("memory_format") not in (None, torch.preserve_format):
             layout = layout.contiguous(memory_format=kwargs["memory_format"])
         if index is None:
@@ -342,8 +385,9 @@ def _copy(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     raw_target, raw_source = _raw((target, source))
 
     def work() -> None:
-        _plain(aten.copy_.default, (raw_target, raw_source), {})
+        _apply(machine, aten.copy_.default, (raw_target, raw_source), {})
 
+    _count_copy(machine, to, source_gpu, target)
     if to is not None and source_gpu is not None:
         machine.launches["copy"] += 1
         there, here = machine.stream(to), machine.stream(source_gpu)
@@ -357,13 +401,16 @@ def _copy(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
             there.push(lambda: here.run_to(after))
     elif to is not None:
         machine.launches["copy to device"] += 1
-        if not source.dim() or not _is_pinned(machine, source):
-            if source.dim():
-                machine.sync("copy from memory that is not pinned")
+        unpinned = source.dim() > 0 and not _is_pinned(machine, source)
+        if unpinned:
+            machine.sync("copy from memory that is not pinned")
+        if (unpinned or not source.dim()) and shapes.has_numbers(raw_target):
             # The driver has read the source when the call returns.
             raw_source = _plain(aten.clone.default, (raw_source,), {})
         machine.stream(to).push(work)
-        if wait and source.dim():
+        if wait and unpinned:
+            machine.stream(to).finish()
+        elif wait and source.dim():
             machine.wait_here("copy to the device", to)
     elif source_gpu is not None:
         machine.launches["copy from device"] += 1
@@ -373,6 +420,19 @@ def _copy(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     else:
         work()
     return target
+
+
+def _count_copy(machine: Machine, to: int | None, source: int | None, target: Tensor) -> None:
+    """Count a copy within a GPU as a kernel, and others as copies over the bus."""
+    here = source if to is None else to
+    if here is None or not target.numel():
+        return
+    stream = machine.streams.index(machine.stream(here))
+    work = machine.trace.work_on(stream, machine.devices)
+    if to == source:
+        work.kernels["copy"] += 1
+    else:
+        work.copies["from the device" if to is None else "to the device"] += 1
 
 
 # --- small parts ----------------------------------------------------------------------------------
@@ -386,31 +446,21 @@ def _wrap_new(machine: Machine, result: Any, device: int) -> Any:
         machine.keep_for_capture(memory)
         return EmulatedTensor(raw, memory)
 
-    return tree_map_only(Tensor, wrap, result)
-
-
-def _plain(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Run an operation on raw tensors, past all emulation."""
-    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-        return func(*args, **kwargs)
+    return map_tensors(wrap, result)
 
 
 def _poison(raw: Tensor) -> None:
-    if raw.numel():
+    if raw.numel() and shapes.has_numbers(raw):
         value = _POISON.get(raw.dtype, float("nan") if raw.is_floating_point() else 0)
         _plain(aten.fill_.Scalar, (raw, value), {})
 
 
 def _raw(tree: Any) -> Any:
-    return tree_map_only(EmulatedTensor, lambda t: t.raw, tree)
+    return map_tensors(lambda t: t.raw if isinstance(t, EmulatedTensor) else t, tree)
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [t for t in tree_leaves(tree) if isinstance(t, Tensor)]
-
-
-def _emulated(tree: Any) -> Any:
-    return (t for t in tree_leaves(tree) if isinstance(t, EmulatedTensor))
+def _emulated(tree: Any) -> list[EmulatedTensor]:
+    return [t for t in tensors_in(tree) if isinstance(t, EmulatedTensor)]
 
 
 def _index_of(tensor: Tensor) -> int | None:

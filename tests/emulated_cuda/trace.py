@@ -1,0 +1,120 @@
+"""What a program did on an emulated GPU: its allocations in order, and its work by phase."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Kind(Enum):
+    """What happened."""
+
+    ALLOCATE = "allocate"
+    FREE = "free"
+    DROP_POOL = "drop pool"  # a graph is gone: nothing allocates in its private pool any more
+    EMPTY_CACHE = "empty cache"
+    PHASE = "phase"  # another phase begins
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of a trace.
+
+    number  of the allocation, or of the private pool
+    nbytes  requested, without rounding
+    stream  number of the stream that was current
+    pool    private pool of the graph that is being captured; 0: the common pools
+    phase   name of the phase that begins
+    """
+
+    kind: Kind
+    number: int = 0
+    nbytes: int = 0
+    stream: int = 0
+    pool: int = 0
+    phase: str = ""
+
+
+@dataclass
+class Work:
+    """What a phase started.
+
+    kernels  launched kernels, by operation (kernels.py)
+    copies   copies over the bus, by direction
+    syncs    waits of the host, by what waited
+    """
+
+    kernels: Counter[str] = field(default_factory=Counter)
+    copies: Counter[str] = field(default_factory=Counter)
+    syncs: Counter[str] = field(default_factory=Counter)
+
+
+class Trace:
+    """Events of all threads in order, and the work of each phase.
+
+    Work of streams other than the default ones, which upload weights, is in `uploads`.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.phases: dict[str, Work] = {"": Work()}
+        self.uploads: dict[str, Work] = {"": Work()}
+        self._phase = ""
+        self._pool = threading.local()
+        self._count = 0
+        self._lock = threading.RLock()
+
+    def begin(self, phase: str) -> None:
+        """Begin a phase; work and allocations belong to it from now on."""
+        self._phase = phase
+        self.phases.setdefault(phase, Work())
+        self.uploads.setdefault(phase, Work())
+        self.events.append(Event(Kind.PHASE, phase=phase))
+
+    @property
+    def work(self) -> Work:
+        """The work of the current phase."""
+        return self.phases[self._phase]
+
+    def work_on(self, stream: int, streams: int) -> Work:
+        """Return where the work of a stream is counted; `streams` are default streams."""
+        return (self.phases if stream < streams else self.uploads)[self._phase]
+
+    def sync(self, what: str) -> None:
+        """Count a wait of the host."""
+        self.work.syncs[what] += 1
+
+    def allocate(self, nbytes: int, stream: int) -> int:
+        """Record an allocation; return its number."""
+        with self._lock:
+            self._count += 1
+            pool = getattr(self._pool, "number", 0)
+            self.events.append(
+                Event(Kind.ALLOCATE, self._count, nbytes=nbytes, stream=stream, pool=pool)
+            )
+            return self._count
+
+    def free(self, number: int) -> None:
+        """Record that an allocation was freed."""
+        self.events.append(Event(Kind.FREE, number))
+
+    def empty_cache(self) -> None:
+        """Record that unused memory was returned to the driver."""
+        self.events.append(Event(Kind.EMPTY_CACHE))
+
+    def drop_pool(self, number: int) -> None:
+        """Record that a graph was destroyed."""
+        self.events.append(Event(Kind.DROP_POOL, number))
+
+    @contextmanager
+    def capturing(self, pool: int) -> Iterator[None]:
+        """Allocate in a graph's private pool in the body, on this thread."""
+        self._pool.number = pool
+        try:
+            yield
+        finally:
+            self._pool.number = 0
