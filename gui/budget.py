@@ -200,11 +200,11 @@ def limits_for(folder: Path | None) -> Limits:
     gpus, trouble = choose_gpus("auto")
     return Limits(
         vram=Range(
-            least=least_budget_bytes(subject, itemsize=2, packed=False),
+            least=least_budget_bytes(subject, itemsize=2, packed=False, in_ram=False),
             most=min((gpu.total_bytes for gpu in gpus), default=0),
         ),
         ram=Range(
-            least=least_budget_bytes(subject, itemsize=cpu.itemsize, packed=cpu.packs),
+            least=least_budget_bytes(subject, itemsize=cpu.itemsize, packed=cpu.packs, in_ram=True),
             most=psutil.virtual_memory().total,
         ),
         gpus=tuple(gpu.name for gpu in gpus),

@@ -17,6 +17,7 @@ NAMES = {
     "key/value cache": QT_TRANSLATE_NOOP("Memory", "key/value cache"),
     "activations": QT_TRANSLATE_NOOP("Memory", "activations"),
     "stream buffers": QT_TRANSLATE_NOOP("Memory", "stream buffers"),
+    "reserved for other phases": QT_TRANSLATE_NOOP("Memory", "reserved for other phases"),
     "encode": QT_TRANSLATE_NOOP("Memory", "looking at a picture"),
     "prefill with picture": QT_TRANSLATE_NOOP("Memory", "reading the picture"),
     "prefill of text": QT_TRANSLATE_NOOP("Memory", "reading the question"),

@@ -260,7 +260,7 @@ def _pieces(case: Case, plan: PhasePlan) -> Iterator[tuple[str, str, int]]:
     kept = [unit for unit in there if unit.part not in plan.parts]
     yield from _by_kind(used, "used")
     yield ("cache", "used", plan.cache_bytes)
-    yield ("work", "used", plan.scratch_bytes + plan.buffer_bytes)
+    yield ("work", "used", plan.scratch_bytes + plan.buffer_bytes + plan.spare_bytes)
     yield from _by_kind(kept, "kept")
     yield from _by_kind(arriving, "comes")
 

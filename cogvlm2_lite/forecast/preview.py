@@ -87,15 +87,17 @@ class PlanPreview:
     picture_bytes: int
 
 
-def least_budget_bytes(subject: PlannedModel, *, itemsize: int, packed: bool) -> int:
+def least_budget_bytes(subject: PlannedModel, *, itemsize: int, packed: bool, in_ram: bool) -> int:
     """Return the smallest --vram or --ram with which a model runs, with a context of full length.
 
     itemsize, packed  of the machine, as in Machine
+    in_ram            for --ram, without a GPU
     """
     workload = Workload(
         context=check_context(subject.config, None), itemsize=itemsize, kv_itemsize=itemsize
     )
-    return least_bytes(subject.config, subject.weigh(itemsize, packed), workload) + RESERVE_BYTES
+    sizes = subject.weigh(itemsize, packed)
+    return least_bytes(subject.config, sizes, workload, in_ram=in_ram) + RESERVE_BYTES
 
 
 def preview(

@@ -132,6 +132,7 @@ def _phase_as_dict(plan: PhasePlan, index: int, forecast: Forecast | None) -> di
         "buffer_bytes": plan.buffer_bytes,
         "cache_bytes": plan.cache_bytes,
         "scratch_bytes": plan.scratch_bytes,
+        "spare_bytes": plan.spare_bytes,
         "peak_bytes": plan.peak_bytes,
     }
     if forecast is not None:
@@ -193,6 +194,8 @@ def _rows(
     yield (translate("activations"), *(_cell(p.scratch_bytes) for p in phases))
     if device.streams:
         yield (translate("stream buffers"), *(_cell(p.buffer_bytes) for p in phases))
+    if any(p.spare_bytes for p in phases):
+        yield (translate("reserved for other phases"), *(_cell(p.spare_bytes) for p in phases))
     yield (translate(Text("in memory")), *(_cell(p.peak_bytes) for p in phases))
     if forecast is None:
         yield from _parts(marked("streamed: {part}"), [p.streamed for p in phases], translate)

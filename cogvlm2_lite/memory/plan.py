@@ -7,6 +7,10 @@ Units are kept in one fixed order (the architecture's keep_order). In each phase
 of that order that fits next to the phase's cache and buffers is resident. The other units that the
 phase needs are streamed through one or two buffers while the previous block computes. A larger
 budget can therefore only lengthen the prefix: more is resident, less is streamed.
+
+On a GPU the weights of a device are in one allocation, the slab (memory/slab.py), which keeps its
+size in all phases. All phases have the same room for weights there: the budget less the cache and
+the buffers of the phase that needs most of them.
 """
 
 from __future__ import annotations
@@ -94,6 +98,7 @@ class PhasePlan:
     streamed       units that are loaded for each use, in that order, through `depth` buffers
     cache_bytes    key/value caches at the planned context
     scratch_bytes  peak of activations and kernel buffers
+    spare_bytes    bytes of the slab that only other phases use; 0 without a slab
     """
 
     phase: Phase
@@ -103,6 +108,7 @@ class PhasePlan:
     depth: int
     cache_bytes: int
     scratch_bytes: int
+    spare_bytes: int = 0
 
     @property
     def resident_bytes(self) -> int:
@@ -118,8 +124,13 @@ class PhasePlan:
         return stream_buffer_bytes(self.streamed, self.depth)
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes for weights in memory: resident ones, and the stream's buffers."""
+        return self.resident_bytes + self.buffer_bytes
+
+    @property
     def peak_bytes(self) -> int:
-        return self.resident_bytes + self.buffer_bytes + self.cache_bytes + self.scratch_bytes
+        return self.weight_bytes + self.spare_bytes + self.cache_bytes + self.scratch_bytes
 
     @cached_property
     def resident_keys(self) -> frozenset[UnitKey]:
@@ -317,7 +328,8 @@ def plan_memory(
     most = max(least, most)
     if not budgets[0].in_ram:
         return plan_with(_waiting_beside_weights(plan_with(0), budgets, least, most))
-    room = _room_to_wait(plan_with(least), least_bytes(config, sizes, workload) + least)
+    floor = least_bytes(config, sizes, workload, in_ram=True)
+    room = _room_to_wait(plan_with(least), floor + least)
     return plan_with(min(most, least + room))
 
 
@@ -395,17 +407,17 @@ def _plan(
     )
 
 
-def least_bytes(config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload) -> int:
+def least_bytes(
+    config: ModelConfig, sizes: Mapping[UnitKey, int], workload: Workload, *, in_ram: bool
+) -> int:
     """Return the memory of a single device below which `plan_memory` raises DoesNotFitError.
 
-    In training without a GPU, what waits in RAM comes in addition to it.
+    in_ram  as in DeviceBudget. In training without a GPU, what waits in RAM comes in addition.
     """
-    budget = DeviceBudget(device="", device_bytes=0)
+    budget = DeviceBudget(device="", device_bytes=0, in_ram=in_ram)
     [share] = share_blocks(config, [replace(budget, device_bytes=1)])
     units = _units_on(_needed_units(config, sizes, workload), share, is_last=True)
-    phases = (
-        _plan_phase(phase, config, budget, share, units, workload, 0) for phase in workload.phases
-    )
+    phases = _plan_phases(config, budget, share, units, workload, 0)
     return max(phase.peak_bytes for phase in phases)
 
 
@@ -495,10 +507,7 @@ def _plan_device(
     offload: Offload,
     waiting: int,
 ) -> DevicePlan:
-    phases = tuple(
-        _plan_phase(phase, config, budget, share, units, workload, waiting)
-        for phase in workload.phases
-    )
+    phases = _plan_phases(config, budget, share, units, workload, waiting)
     largest = max(phases, key=lambda phase: phase.peak_bytes)
     if largest.peak_bytes > budget.device_bytes:
         shorter = None
@@ -537,22 +546,47 @@ def _usable(budget: DeviceBudget) -> Text:
     return Text("{size} can be used ({origin})", size=size, origin=budget.origin)
 
 
-def _plan_phase(
-    phase: Phase,
+def _plan_phases(
     config: ModelConfig,
     budget: DeviceBudget,
     share: Mapping[Part, range],
     units: tuple[Unit, ...],
     workload: Workload,
     waiting: int,
-) -> PhasePlan:
-    """Return the plan with the longest prefix of the keeping order that fits.
-
-    If nothing fits, it is the plan with the smallest possible working set.
+) -> tuple[PhasePlan, ...]:
+    """Return the plans of all phases on one device.
 
     waiting  bytes of a training run that are on this device in every phase
     """
-    # 1. What the phase needs besides weights; the rest of the budget is room for weights.
+    # 1. What each phase needs besides weights; the rest of the budget is room for weights.
+    besides = [
+        _besides_weights(phase, config, share, units, workload, waiting)
+        for phase in workload.phases
+    ]
+    most = max(cache + scratch for cache, scratch in besides)
+    plans = [
+        _plan_phase(
+            phase, config, units, workload, cache, scratch,
+            room=budget.device_bytes - (cache + scratch if budget.in_ram else most),
+        )
+        for phase, (cache, scratch) in zip(workload.phases, besides, strict=True)
+    ]  # fmt: skip
+    if budget.in_ram:
+        return tuple(plans)
+    # 2. The slab has the size that the phase with the most weights needs.
+    slab = max(plan.weight_bytes for plan in plans)
+    return tuple(replace(plan, spare_bytes=slab - plan.weight_bytes) for plan in plans)
+
+
+def _besides_weights(
+    phase: Phase,
+    config: ModelConfig,
+    share: Mapping[Part, range],
+    units: tuple[Unit, ...],
+    workload: Workload,
+    waiting: int,
+) -> tuple[int, int]:
+    """Return the bytes of a phase's caches, and of its activations and kernel buffers."""
     cache, scratch = waiting, _scratch_bytes(phase, config, units, workload)
     if workload.training is None:
         cache = _cache_bytes(phase, config, share, workload)
@@ -561,13 +595,31 @@ def _plan_phase(
         # conversion. Several conversations share this: they are converted one after another.
         values = workload.context * config.num_multi_query_heads * config.head_dim
         scratch += values * (2 * workload.itemsize + 4)
-    room = budget.device_bytes - cache - scratch
-    # 2. The prefix that stays. Norms are always in it: they are needed before every block.
+    return cache, scratch
+
+
+def _plan_phase(
+    phase: Phase,
+    config: ModelConfig,
+    units: tuple[Unit, ...],
+    workload: Workload,
+    cache: int,
+    scratch: int,
+    *,
+    room: int,
+) -> PhasePlan:
+    """Return the plan with the longest prefix of the keeping order that fits.
+
+    If nothing fits, it is the plan with the smallest possible working set.
+
+    room  bytes for weights
+    """
+    # 1. The prefix that stays. Norms are always in it: they are needed before every block.
     parts = workload.parts(phase, config)
     needed = [unit for unit in units if unit.part in parts]
     floor = sum(unit.part is Part.NORMS for unit in units)
     kept, depth = _longest_prefix(units, needed, floor, room)
-    # 3. What the phase needs and does not keep is streamed.
+    # 2. What the phase needs and does not keep is streamed.
     resident = units[:kept]
     streamed = tuple(in_use_order(set(needed) - set(resident)))
     return PhasePlan(

@@ -24,6 +24,7 @@ _COLOURS = {
     "stream buffers": "#b0a89c",
     "key/value cache": "#c8584f",
     "activations": "#9a7458",
+    "reserved for other phases": "#c9c4bb",
 }
 _BAR, _THIN, _GAP, _CHIP = 18, 7, 10, 11
 

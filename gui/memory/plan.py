@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cogvlm2_lite.forecast.table import PlanTable
 
 CACHE, WORK, BUFFERS = "key/value cache", "activations", "stream buffers"
+SPARE = "reserved for other phases"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ def _bar(phase: Mapping[str, Any]) -> Bar:
         (BUFFERS, phase["buffer_bytes"]),
         (CACHE, phase["cache_bytes"]),
         (WORK, phase["scratch_bytes"]),
+        (SPARE, phase.get("spare_bytes", 0)),
     ]
     return Bar(
         phase=phase["phase"],

@@ -1404,6 +1404,10 @@
         <translation>流式缓冲区</translation>
     </message>
     <message>
+        <source>reserved for other phases</source>
+        <translation>为其他阶段预留</translation>
+    </message>
+    <message>
         <source>looking at a picture</source>
         <translation>查看图片</translation>
     </message>

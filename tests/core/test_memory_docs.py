@@ -53,7 +53,8 @@ def test_bars_are_as_high_as_the_memory_they_stand_for(found: list[Case]) -> Non
             coming = case.arrivals(phase.phase)
             keys = {unit.key for unit in coming}
             stay = sum(u.nbytes for u in phase.resident if u.key not in keys)
-            meant += stay + phase.buffer_bytes + phase.cache_bytes + phase.scratch_bytes
+            meant += stay + phase.weight_bytes - phase.resident_bytes + phase.spare_bytes
+            meant += phase.cache_bytes + phase.scratch_bytes
             meant += sum(unit.nbytes for unit in coming)
     assert drawn == pytest.approx(meant / GIB * PIXELS_PER_GIB, rel=1e-3)
 

@@ -17,6 +17,7 @@ from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, spread
 from cogvlm2_lite.memory.plan import (
+    RESERVE_BYTES,
     DeviceBudget,
     MemoryPlan,
     Offload,
@@ -106,6 +107,26 @@ def test_kept_pictures_get_what_the_plan_leaves_of_ram() -> None:
     assert one < kept("cuda:0", 4, 9.5) < GIB
 
 
+def test_weights_have_the_same_room_in_all_phases_of_a_gpu() -> None:
+    """The slab is one allocation: a phase that needs fewer weights does not make it smaller."""
+    for gib in (4, 6, 8, 15):
+        (device,) = plan_real(gib).devices
+        slabs = {p.weight_bytes + p.spare_bytes for p in device.phases}
+        assert slabs == {max(p.weight_bytes for p in device.phases)}
+        besides = max(p.cache_bytes + p.scratch_bytes for p in device.phases)
+        assert device.peak_bytes == slabs.pop() + besides
+    budget = DeviceBudget(device="cpu", device_bytes=6 * GIB, in_ram=True)
+    (device,) = plan_memory(REAL, SIZES, [budget], Workload(context=8192)).devices
+    assert not any(p.spare_bytes for p in device.phases)
+
+
+def test_six_gib_decode_without_streaming() -> None:
+    budget = DeviceBudget(device="gpu", device_bytes=6 * GIB - RESERVE_BYTES)
+    (device,) = plan_memory(REAL, SIZES, [budget], Workload(context=8192)).devices
+    assert not device.phase(Phase.DECODE).streamed
+    assert not device.phase(Phase.PREFILL_TEXT).streamed
+
+
 def test_a_text_only_workload_plans_no_vision() -> None:
     budget = DeviceBudget(device="gpu", device_bytes=6 * GIB)
     plan = plan_memory(REAL, SIZES, [budget], Workload(context=4096, with_picture=False))
@@ -141,7 +162,7 @@ def test_the_missing_bytes_are_all_that_is_missing() -> None:
 @pytest.mark.parametrize("with_picture", [True, False])
 def test_the_least_memory_is_exactly_what_a_plan_needs(with_picture: bool) -> None:
     workload = Workload(context=8192, with_picture=with_picture)
-    least = least_bytes(REAL, SIZES, workload)
+    least = least_bytes(REAL, SIZES, workload, in_ram=False)
     for budget_bytes in (least, least - 1):
         budget = DeviceBudget(device="gpu", device_bytes=budget_bytes)
         if budget_bytes == least:
@@ -380,9 +401,11 @@ def test_a_plan_exists_down_to_the_smallest_working_set(
             high = middle
     smallest = attempt(config, [high], workload)
     assert smallest is not None
-    peaks = {p.phase: p for p in smallest.devices[0].phases}
-    dearest = max(peaks.values(), key=lambda p: p.peak_bytes)
-    assert dearest.peak_bytes == high
+    phases = smallest.devices[0].phases
+    assert max(p.peak_bytes for p in phases) == high
+    # The phase whose weights decide the size of the slab.
+    dearest = max(phases, key=lambda p: p.weight_bytes)
+    assert dearest.spare_bytes == 0
     assert dearest.depth <= 1
     assert {unit.part for unit in dearest.resident} <= {Part.NORMS}
 
@@ -401,7 +424,15 @@ def test_a_refused_budget_names_bytes_that_would_do(
 
 def test_what_leaves_between_phases_is_counted_too() -> None:
     assert plan_real(15).reloaded_bytes() == 0
-    plans = [plan_real(gib / 100) for gib in range(1000, 1160, 5)]
+    plans = [
+        plan_memory(
+            REAL,
+            SIZES,
+            [DeviceBudget(device="cpu", device_bytes=int(gib / 100 * GIB), in_ram=True)],
+            Workload(context=8192),
+        )
+        for gib in range(1000, 1160, 5)
+    ]
     quiet = [plan for plan in plans if not plan.streams and plan.reloaded_bytes()]
     # Nothing is streamed there, but part of the vision tower makes room for the cache.
     assert quiet

@@ -290,7 +290,7 @@ def test_the_least_memory_of_a_card_is_exactly_what_a_plan_needs(
 ) -> None:
     workload = data.draw(runs(config))
     sizes = sizes_of_quantized(config)
-    least = least_bytes(config, sizes, workload)
+    least = least_bytes(config, sizes, workload, in_ram=False)
     budget = DeviceBudget(device="d", device_bytes=least, host_bytes=1 << 50)
     assert plan_memory(config, sizes, [budget], workload).peak_bytes == least
     with pytest.raises(DoesNotFitError):

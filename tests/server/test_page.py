@@ -936,7 +936,7 @@ def test_the_memory_bar_shows_the_plan_and_what_is_held(browser: Any) -> None:
     mib = 2**20
     phase = {
         "resident_bytes": {"vision tower": 30 * mib, "language expert": 50 * mib},
-        "streamed_bytes": {"language expert": 5 * mib}, "buffers": 2, "buffer_bytes": mib,
+        "streamed_bytes": {"language expert": 5 * mib}, "buffers": 2, "buffer_bytes": 2 * mib,
         "cache_bytes": 10 * mib, "scratch_bytes": 8 * mib,
     }  # fmt: skip
     phases = [{"phase": name, **phase} for name in ("encode", "prefill with picture", "decode")]

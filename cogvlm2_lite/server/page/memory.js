@@ -24,7 +24,7 @@ export function shares(plan, phase) {
       total[VISION.has(part) ? "vision" : "language"] += bytes;
     }
     total.cache += found.cache_bytes;
-    total.work += found.scratch_bytes + found.buffer_bytes * found.buffers;
+    total.work += found.scratch_bytes + found.buffer_bytes + (found.spare_bytes || 0);
     total.streamed += sum(found.streamed_bytes);
   }
   return total;
