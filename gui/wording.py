@@ -41,6 +41,9 @@ WORDING = {
             "Install the {build} build of torch and a driver, then start the program again.",
         )
     ),
+    "Use --device cpu, or another version of torch.": QT_TRANSLATE_NOOP(
+        "Wording", "Another version of torch may have what is missing."
+    ),
     "Use --device cpu; Apple's GPUs need macOS and an Apple chip.": QT_TRANSLATE_NOOP(
         "Wording", "Apple's GPUs need macOS and an Apple chip."
     ),

@@ -8,6 +8,7 @@ Importing this package loads no torch: methods that need it import it.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -169,6 +170,24 @@ class Backend(ABC):
         import torch
 
         return isinstance(error, torch.OutOfMemoryError)
+
+
+def fallback_of(variable: str) -> str:
+    """Return what `doctor` adds about a variable that lets torch compute on the CPU instead.
+
+    "" if it is not set
+    """
+    value = os.environ.get(variable)
+    return "" if value is None else f", {variable}={value}"
+
+
+def fallback_cautions(variable: str) -> tuple[Text, ...]:
+    """Return a sentence if a variable lets torch compute on the CPU what the GPU can't."""
+    if os.environ.get(variable, "0") == "0":
+        return ()
+    return (
+        Text("{name} is set, so torch computes on the CPU what this GPU can't.", name=variable),
+    )
 
 
 def untested(gpu: Gpu) -> Text:

@@ -6,13 +6,18 @@ are copied there, and stay in the system's file cache, too, as long as there is 
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, Upload, untested
+from cogvlm2_lite.backends.base import (
+    Backend,
+    Upload,
+    fallback_cautions,
+    fallback_of,
+    untested,
+)
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text
@@ -92,18 +97,11 @@ class MpsBackend(Backend):
 
     def describe(self, gpu: Gpu) -> str:
         """Return how many cores the GPU has, and whether torch may compute on the CPU instead."""
-        cores = f"{self._torch.backends.mps.get_core_count()} cores"
-        value = os.environ.get(_FALLBACK)
-        return cores if value is None else f"{cores}, {_FALLBACK}={value}"
+        return f"{self._torch.backends.mps.get_core_count()} cores{fallback_of(_FALLBACK)}"
 
     def cautions(self, gpu: Gpu) -> tuple[Text, ...]:
         """Return that Apple's GPUs are untested, and that torch may compute on the CPU instead."""
-        if os.environ.get(_FALLBACK, "0") == "0":
-            return (untested(gpu),)
-        slow = Text(
-            "{name} is set, so torch computes on the CPU what Apple's GPU can't.", name=_FALLBACK
-        )
-        return untested(gpu), slow
+        return untested(gpu), *fallback_cautions(_FALLBACK)
 
     # --- computing --------------------------------------------------------------------------------
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, Upload, untested
+from cogvlm2_lite.backends.base import (
+    Backend,
+    Upload,
+    fallback_cautions,
+    fallback_of,
+    untested,
+)
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text, joined
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_FALLBACK = "PYTORCH_ENABLE_XPU_FALLBACK"
 _OUT_OF_MEMORY = "OUT_OF_DEVICE_MEMORY"
 """The driver's word (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY) in errors that have no type of their
 own."""
@@ -101,12 +108,12 @@ class XpuBackend(Backend):
         )
 
     def describe(self, gpu: Gpu) -> str:
-        """Return what torch is built for."""
-        return f"XPU {self._torch.version.xpu}"
+        """Return what torch is built for, and whether it may compute on the CPU instead."""
+        return f"XPU {self._torch.version.xpu}{fallback_of(_FALLBACK)}"
 
     def cautions(self, gpu: Gpu) -> tuple[Text, ...]:
-        """Return that Intel's GPUs are untested."""
-        return (untested(gpu),)
+        """Return that Intel's GPUs are untested, and that torch may compute on the CPU instead."""
+        return untested(gpu), *fallback_cautions(_FALLBACK)
 
     # --- computing --------------------------------------------------------------------------------
 

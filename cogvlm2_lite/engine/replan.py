@@ -50,6 +50,20 @@ def device_lost(error: Exception) -> DeviceError:
     )
 
 
+MISSING = (NotImplementedError,)
+"""How torch reports an operation that a kind of device can't compute."""
+
+
+def missing_operation(error: Exception) -> DeviceError:
+    """Return the error for an operation that a GPU lacks. It is not computed on the CPU instead."""
+    first = str(error).strip().partition(". ")[0].rstrip(".")
+    return DeviceError(
+        "The GPU can't compute this model: {why}.",
+        hint="Use --device cpu, or another version of torch.",
+        why=first,
+    )
+
+
 class FollowsPlan(Protocol):
     """A model whose weights are where a plan keeps them: that of answers, or of a training run."""
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cogvlm2_lite.engine.answer import Answers, AnswerSteps, Request
 from cogvlm2_lite.engine.prefix_cache import CacheSlot, PictureCache
-from cogvlm2_lite.engine.replan import DEVICE_ERROR, device_lost
+from cogvlm2_lite.engine.replan import DEVICE_ERROR, MISSING, device_lost, missing_operation
 from cogvlm2_lite.engine.runtime import Runtime, Token
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.events import Cancel, Event, ImageEncoded, Progress
@@ -286,6 +286,10 @@ class Engine:
             lost = device_lost(error)
             lost.__cause__ = error
             lives, error = list(self._live.values()), lost
+        elif isinstance(error, MISSING):
+            missing = missing_operation(error)
+            missing.__cause__ = error
+            error = missing
         for live in lives:
             del self._live[live.number]
             live.work.close()

@@ -4435,10 +4435,6 @@
         <translation>请使用 --device cpu；Apple 的 GPU 需要 macOS 和 Apple 芯片。</translation>
     </message>
     <message>
-        <source>{name} is set, so torch computes on the CPU what Apple&apos;s GPU can&apos;t.</source>
-        <translation>设置了 {name}，因此 Apple 的 GPU 无法计算的部分由 torch 在 CPU 上计算。</translation>
-    </message>
-    <message>
         <source>torch is not built for MPS</source>
         <translation>torch 不是为 MPS 构建的</translation>
     </message>
@@ -4713,6 +4709,14 @@
     <message>
         <source>Start again, with --device cpu if it happens again; `cogvlm2-lite doctor` shows which GPUs still respond.</source>
         <translation>请重新启动；如果再次发生，请加上 --device cpu。`cogvlm2-lite doctor` 会显示哪些 GPU 仍有响应。</translation>
+    </message>
+    <message>
+        <source>The GPU can&apos;t compute this model: {why}.</source>
+        <translation>GPU 无法计算此模型：{why}。</translation>
+    </message>
+    <message>
+        <source>Use --device cpu, or another version of torch.</source>
+        <translation>请使用 --device cpu，或换用其他版本的 torch。</translation>
     </message>
     <message>
         <source>Memory ran out, and no plan needs less than {size}.</source>
@@ -5609,6 +5613,10 @@
     <message>
         <source>{device} has no bfloat16, and small gradients are lost in float16.</source>
         <translation>{device} 不支持 bfloat16，而在 float16 中微小的梯度会丢失。</translation>
+    </message>
+    <message>
+        <source>{name} is set, so torch computes on the CPU what this GPU can&apos;t.</source>
+        <translation>设置了 {name}，因此该 GPU 无法计算的部分由 torch 在 CPU 上计算。</translation>
     </message>
     <message>
         <source>Use --dtype float32.</source>
@@ -8042,6 +8050,10 @@ or open a file.</source>
     <message>
         <source>Install the {build} build of torch and a driver, then start the program again.</source>
         <translation>请安装 torch 的 {build} 版本和驱动，然后重新启动程序。</translation>
+    </message>
+    <message>
+        <source>Another version of torch may have what is missing.</source>
+        <translation>其他版本的 torch 可能支持缺少的功能。</translation>
     </message>
     <message>
         <source>Apple&apos;s GPUs need macOS and an Apple chip.</source>

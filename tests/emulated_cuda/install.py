@@ -70,6 +70,7 @@ class DeviceNames(TorchFunctionMode):
 @contextmanager
 def emulated_cuda(
     *,
+    kind: str = "cuda",
     devices: int = 1,
     total_bytes: int = 16 << 30,
     order: Order = Order.NOW,
@@ -79,9 +80,12 @@ def emulated_cuda(
 ) -> Iterator[Machine]:
     """Emulate GPUs in the body, in this thread and in those that it starts.
 
+    kind         torch's name of them: "cuda", "xpu" (Intel's) or "mps" (Apple's). They have the
+                 same rules here, and what torch's module of that name has.
     shapes_only  large tensors have no memory and no numbers, see shapes.py
     """
     machine = Machine(
+        kind=kind,
         devices=devices,
         total_bytes=total_bytes,
         order=order,
@@ -91,9 +95,15 @@ def emulated_cuda(
     )
     _add_kernels()  # bitsandbytes must be imported before torch seems to have CUDA
     with ExitStack() as stack:
-        for name, value in _replacements(machine).items():
-            stack.enter_context(patch.object(torch.cuda, name, value, create=True))
-        stack.enter_context(patch.object(torch.version, "cuda", "emulated"))
+        if kind == "mps":
+            for module, replacements in _apple(machine):
+                for name, value in replacements.items():
+                    stack.enter_context(patch.object(module, name, value))
+        else:
+            module = getattr(torch, kind)
+            for name, value in _replacements(machine).items():
+                stack.enter_context(patch.object(module, name, value, create=True))
+            stack.enter_context(patch.object(torch.version, kind, "emulated"))
         stack.enter_context(patch.object(torch, "Generator", _generator))
         stack.enter_context(patch.object(threading.Thread, "run", _run_with(machine)))
         tensors._MACHINES.append(machine)
@@ -171,6 +181,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
             minor=9,
             total_memory=machine.total_bytes,
             multi_processor_count=24,
+            has_bfloat16_conversions=True,
         )
 
     def mem_get_info(device: Any = None) -> tuple[int, int]:
@@ -318,3 +329,31 @@ def _replacements(machine: Machine) -> dict[str, Any]:
         "graph": graph,
         "set_sync_debug_mode": set_sync_debug_mode,
     }
+
+
+def _apple(machine: Machine) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield what the product uses of torch.mps and torch.backends.mps: no streams, no events."""
+
+    def synchronize() -> None:
+        machine.sync("torch.mps.synchronize", explicit=True)
+        machine.finish()
+
+    yield (
+        torch.mps,
+        {
+            "recommended_max_memory": lambda: machine.total_bytes,
+            "current_allocated_memory": lambda: machine.held[0],
+            "empty_cache": lambda: None,
+            "synchronize": synchronize,
+        },
+    )
+    yield (
+        torch.backends.mps,
+        {
+            "is_built": lambda: True,
+            "is_available": lambda: True,
+            "is_macos_or_newer": lambda major, minor: True,
+            "get_name": lambda: "Emulated GPU",
+            "get_core_count": lambda: 8,
+        },
+    )

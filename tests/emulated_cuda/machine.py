@@ -144,6 +144,7 @@ def _free(
 class Machine:
     """The emulated computer.
 
+    kind         torch's name of the GPUs
     total_bytes  memory of each GPU
     order        when queued work runs
     poisons      whether freed memory is overwritten
@@ -156,6 +157,7 @@ class Machine:
     def __init__(
         self,
         *,
+        kind: str = "cuda",
         devices: int = 1,
         total_bytes: int = 16 << 30,
         order: Order = Order.NOW,
@@ -168,6 +170,9 @@ class Machine:
         self.trace = Trace()
         self._next_address = 1 << 40
         self._pools = itertools.count(1)
+        self.kind = kind
+        self.missing: set[str] = set()
+        """Names of operations that this kind of GPU can't compute, such as "aten::add"."""
         self.devices, self.total_bytes = devices, total_bytes
         self.order, self.poisons = order, poisons
         self._random = random.Random(seed)
@@ -223,6 +228,15 @@ class Machine:
             yield
         finally:
             self._current.streams = before
+
+    def check_has(self, operation: str) -> None:
+        """Raise torch's error for an operation that this kind of GPU can't compute."""
+        if operation in self.missing:
+            raise NotImplementedError(
+                f"The operator '{operation}' is not currently implemented for the "
+                f"{self.kind.upper()} device. If you want this op to be considered, comment on an "
+                "issue."
+            )
 
     def progress(self) -> None:
         """Let queued work go on by a random portion."""

@@ -23,6 +23,9 @@ from tests.emulated_cuda.trees import map_tensors, tensors_in
 
 aten = torch.ops.aten
 
+KINDS = ("cuda", "xpu", "mps")
+"""The kinds of devices that a machine may have; one at a time."""
+
 _INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 _POISON = {torch.uint8: 0xA5, torch.int8: 93, torch.bool: True}
 
@@ -72,11 +75,11 @@ class EmulatedTensor(Tensor):
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device("cuda", self.memory.device)
+        return torch.device(_MACHINES[-1].kind, self.memory.device)
 
     @property
     def is_cuda(self) -> bool:  # type: ignore[override]
-        return True
+        return _MACHINES[-1].kind == "cuda"
 
     @property
     def is_cpu(self) -> bool:  # type: ignore[override]
@@ -138,6 +141,7 @@ def dispatch(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[st
     target = None if wanted is None else _gpu_index(wanted)
     if here is None and target is None:
         return _on_cpu(machine, func, args, kwargs)
+    machine.check_has(func._schema.name)
     machine.progress()
     if func in (aten.copy_.default, aten._to_copy.default):
         return _copy(machine, func, args, kwargs)
@@ -220,12 +224,12 @@ def move(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tenso
 
 def named(value: Any) -> Any:
     """Return a GPU with its number where a number is missing, and anything else as it is."""
-    is_named = is_gpu(value) if not isinstance(value, str) else value.partition(":")[0] == "cuda"
+    is_named = is_gpu(value) if not isinstance(value, str) else value.partition(":")[0] in KINDS
     if not is_named:
         return value
     device = torch.device(value)
-    numbered = str(device) != "cuda"
-    return device if numbered else torch.device("cuda", _MACHINES[-1].device)
+    numbered = ":" in str(device)
+    return device if numbered else torch.device(device.type, _MACHINES[-1].device)
 
 
 # --- kinds of operations --------------------------------------------------------------------------
@@ -469,9 +473,9 @@ def _index_of(tensor: Tensor) -> int | None:
 
 def is_gpu(device: Any) -> bool:
     """Return whether a device, or its name, is a GPU."""
-    return isinstance(device, torch.device | str) and torch.device(device).type == "cuda"
+    return isinstance(device, torch.device | str) and torch.device(device).type in KINDS
 
 
 def _gpu_index(device: torch.device | str) -> int | None:
     found = torch.device(device)
-    return (found.index or 0) if found.type == "cuda" else None
+    return (found.index or 0) if found.type in KINDS else None

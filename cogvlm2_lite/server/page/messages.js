@@ -368,6 +368,8 @@ export const CHINESE = {
     "API 密钥必须有 16 个或更多的普通字母、数字或符号。",
   "The Content-Type must be application/json.":
     "Content-Type 必须是 application/json。",
+  "The GPU can't compute this model: {why}.":
+    "GPU 无法计算此模型：{why}。",
   "The GPU stopped working after step {step}: {why}.":
     "GPU 在第 {step} 步之后停止工作：{why}。",
   "The GPU stopped working during the computation: {why}.":
@@ -760,6 +762,8 @@ export const CHINESE = {
     "请更新 CogVLM2 Lite，或用此版本重新运行 quantize。",
   "Update CogVLM2 Lite.":
     "请更新 CogVLM2 Lite。",
+  "Use --device cpu, or another version of torch.":
+    "请使用 --device cpu，或换用其他版本的 torch。",
   "Use --device cpu, or install the {build} wheel of torch (see README) and a driver.":
     "请使用 --device cpu，或安装 torch 的 {build} 版本（见 README）和驱动。",
   "Use --device cpu; Apple's GPUs need macOS and an Apple chip.":
@@ -1406,8 +1410,8 @@ export const CHINESE = {
     "{names} 以及另外 {count} 个",
   "{names} or {last}":
     "{names} 或 {last}",
-  "{name} is set, so torch computes on the CPU what Apple's GPU can't.":
-    "设置了 {name}，因此 Apple 的 GPU 无法计算的部分由 torch 在 CPU 上计算。",
+  "{name} is set, so torch computes on the CPU what this GPU can't.":
+    "设置了 {name}，因此该 GPU 无法计算的部分由 torch 在 CPU 上计算。",
   "{name} must be between 0 and {most}.":
     "{name} 必须在 0 和 {most} 之间。",
   "{name} must have the shape of input_ids, {expected}, not {shape}.":
