@@ -73,6 +73,9 @@ class Backend(ABC):
     measures_attention whether the fastest attention is measured; otherwise `full_attention` names
                        it
     loads_ahead        whether another thread may load weights while this one computes
+    launches_kernels   whether the host launches a kernel for every operation of torch. Then a
+                       decode step takes fewer operations, and its attention is split over the keys
+    has_convolutions   whether torch's convolutions are used; otherwise a matrix product
     """
 
     kind: ClassVar[str]
@@ -80,6 +83,8 @@ class Backend(ABC):
     four_bit_kernels: ClassVar[tuple[str, ...]]
     measures_attention: ClassVar[bool] = False
     loads_ahead: ClassVar[bool] = True
+    launches_kernels: ClassVar[bool] = False
+    has_convolutions: ClassVar[bool] = True
 
     # --- which devices there are ------------------------------------------------------------------
 
@@ -124,6 +129,10 @@ class Backend(ABC):
     @abstractmethod
     def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
         """Return the number type that is best on the device, and the reason."""
+
+    def prepare(self) -> None:
+        """Set what torch must know before the first computation; may be called again."""
+        return
 
     def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
         """Return the name of the attention without a mask (full_attention.WAYS), and the reason."""

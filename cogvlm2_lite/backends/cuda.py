@@ -38,6 +38,10 @@ class CudaBackend(Backend):
     uses_ram = False
     four_bit_kernels = ("cuda", "torch")
     measures_attention = True
+    launches_kernels = True
+    # They would load cuDNN, for two convolutions of a picture: 100 MB of modules, and a workspace
+    # that no plan has. Their patches don't overlap, so each is one matrix product.
+    has_convolutions = False
 
     def __init__(self, torch: Any = None) -> None:
         self._given = torch
@@ -205,6 +209,17 @@ class CudaBackend(Backend):
         if has_bf16:
             return "bfloat16", Text("the GPU computes bfloat16")
         return "float16", Text("the GPU has no bfloat16, so float16")
+
+    def prepare(self) -> None:
+        """Make torch use its own attention kernels and not cuDNN's.
+
+        Newer versions of torch prefer cuDNN's on data-centre GPUs (compute capability 9.0 and
+        10.x). It makes a plan for each new shape, which takes up to half a second: every length of
+        a prompt and every 256 tokens of a cache are new shapes.
+        """
+        import torch
+
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     def upload(self, device: torch.device) -> Upload:
         """Return an object that uploads through pinned memory, on its own stream."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.decoder import Decoder
 from cogvlm2_lite.model.full_attention import AttentionChoice, choose_full_attention
+from cogvlm2_lite.model.operations import Operations, choose_operations
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
-from cogvlm2_lite.model.token_attention import choose_token_attention
+from cogvlm2_lite.model.token_attention import TokenAttentionChoice, choose_token_attention
 from cogvlm2_lite.model.vision import VisionTower
 
 
@@ -22,11 +24,13 @@ class ModelParts:
 
     full_attention   the attention for many queries, and why it was chosen
     token_attention  the attention for a single query, and why it was chosen
+    operations       what else depends on the device
     """
 
     config: ModelConfig
     full_attention: AttentionChoice
-    token_attention: AttentionChoice
+    token_attention: TokenAttentionChoice
+    operations: Operations
     tower: VisionTower
     projector: Projector
     decoder: Decoder
@@ -50,14 +54,17 @@ def assemble(
     config: ModelConfig, *, device: torch.device, dtype: torch.dtype, rope: RopeMode
 ) -> ModelParts:
     """Return the parts of a model for one device and compute type, without weights."""
+    backend_of(device).prepare()
     full = choose_full_attention(device, dtype)
     single = choose_token_attention(device, dtype, config.head_dim)
+    operations = choose_operations(device, single.attend)
     return ModelParts(
         config=config,
         full_attention=full,
         token_attention=single,
-        tower=VisionTower(config.vision, full.attend),
-        projector=Projector(config),
-        decoder=Decoder(config, single.attend),
+        operations=operations,
+        tower=VisionTower(config.vision, full.attend, operations.project),
+        projector=Projector(config, operations.project),
+        decoder=Decoder(config, operations),
         rotary=Rotary(config, rope, dtype=dtype, device=device),
     )

@@ -1,6 +1,6 @@
 """Runs decode steps on a GPU as CUDA graphs instead of launching their kernels one by one.
 
-A step of the 19B model launches about 900 small kernels, and Python needs about as long to launch
+A step of the 19B model launches about 720 small kernels, and Python needs about as long to launch
 them as a fast GPU needs to run them. Captured once as a CUDA graph, all of them are one launch. A
 graph contains addresses, not tensors: it is valid as long as every weight and every cache buffer
 stays at its address, and its inputs must be written to the same addresses.

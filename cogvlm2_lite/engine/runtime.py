@@ -28,6 +28,7 @@ from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Routing, Step, place_features
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.rotary import RopeMode, Rotation
+from cogvlm2_lite.model.token_attention import key_bias
 from cogvlm2_lite.weights.adapter import Adapter
 
 _ALL_LANGUAGE = Routing(vision=None)
@@ -347,8 +348,7 @@ class Runtime:
         where, mask = torch.tensor([[token.position]]), None
         if place is not None:
             where = self._inputs[token.cache].position
-            keys = torch.arange(place.window, device=place.slot.device)
-            mask = (keys <= place.slot)[None, None, None]
+            mask = key_bias(place.slot, place.window, self.dtype)
         return Step(
             routing=_ALL_LANGUAGE,
             rotations=self._rotations(where, token.position),

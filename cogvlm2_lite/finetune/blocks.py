@@ -181,9 +181,7 @@ class PackStep:
     def _attend(self, block: DecoderBlock, qkv: Tensor, tail: _Tail | None) -> Tensor:
         """[1, rows, qkv rows] -> [1, rows, hidden]; with a tail only the wanted rows."""
         layer, device = block.layer, qkv.device
-        q, k, v = block.heads(qkv)
-        rotation: Rotation = self._rotations[layer].to(device)
-        q, k = rotation.apply(q), rotation.apply(k)
+        q, k, v = block.rotated_heads(qkv, self._rotations[layer].to(device))
         if self._record is not None:
             self._record.put(layer, k, v)
         found = []
@@ -199,7 +197,12 @@ class PackStep:
                     torch.cat(each, dim=2) for each in zip(before, (keys, values), strict=True)
                 )
             out = grouped_attention(
-                q[:, :, own], keys, values, mask, causal=mask is None, single=block.single
+                q[:, :, own],
+                keys,
+                values,
+                mask,
+                causal=mask is None,
+                single=block.operations.token_attention,
             )
             found.append(out if tail is None else out[:, tail.spans[number].to(device)])
         return torch.cat(found, dim=1) if found else qkv.new_empty(1, 0, 0)

@@ -77,7 +77,9 @@ class PlacedModel:
         parts = assemble(self.config, device=self.devices[0], dtype=self.dtype, rope=rope)
         if self.training.tower:
             # Not every fast attention has a gradient.
-            parts = replace(parts, tower=VisionTower(self.config.vision, reference))
+            project = parts.operations.project
+            tower = VisionTower(self.config.vision, reference, project)
+            parts = replace(parts, tower=tower)
         return parts
 
     def follow(self, plan: MemoryPlan) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvlm2_lite.model.full_attention import Attend, reference
+from cogvlm2_lite.model.token_attention import TokenAttend, reference
 
 
 def grouped_attention(
@@ -16,15 +16,18 @@ def grouped_attention(
     mask: Tensor | None,
     *,
     causal: bool,
-    single: Attend = reference,
+    single: TokenAttend = reference,
+    joint: bool = False,
 ) -> Tensor:
     """Return the attention output, with several query heads per key/value head.
 
     q     [batch, heads, tokens, head_dim]; query head h reads key/value head h // group
     k, v  [batch, kv_heads, keys, head_dim]
-    mask  [batch or 1, 1, tokens, keys] bool, True where a key may be seen; None: no mask
+    mask  [batch or 1, 1, tokens, keys] bool, True where a key may be seen, or what is added to the
+          scores in the dtype of q; None: no mask
     causal  queries and keys are the same tokens; each attends to itself and to those before it
-    single  attention of a single token without a mask, see token_attention.py
+    single  attention of a single token, see token_attention.py
+    joint   make one call for all query heads of a sequence, not one for each member of a group
     Returns [batch, tokens, heads * head_dim]. Scale head_dim^-0.5.
     """
     batch, heads, tokens, head_dim = q.shape
@@ -34,14 +37,16 @@ def grouped_attention(
     if tokens == 1:
         # 2. Decoding: the queries of a group take the place of tokens, so all of them (four in
         #    the 19B model) need one pass over the cache.
-        queries = grouped.squeeze(3)
-        if mask is None:
-            out = single(queries, k, v)
-        else:
-            row_mask = mask.expand(-1, -1, queries.shape[2], -1)
-            out = F.scaled_dot_product_attention(queries, k, v, row_mask)
-        return out.reshape(batch, 1, heads * head_dim)
-    # 3. Prefill: one call for the n-th query heads of all groups, with the keys as they are.
+        return single(grouped.squeeze(3), k, v, mask).reshape(batch, 1, heads * head_dim)
+    if joint and batch == 1:
+        # 3. Prefill in one call: the members of a group take the place of sequences, which read the
+        #    same keys. torch's enable_gqa would copy them for each member where there is a mask.
+        members = grouped[0].transpose(0, 1)
+        keys, values = (each.expand(members.shape[0], -1, -1, -1) for each in (k, v))
+        out = F.scaled_dot_product_attention(members, keys, values, mask, is_causal=causal)
+        # [group, kv_heads, tokens, head_dim] -> [1, tokens, heads * head_dim]
+        return out.permute(2, 1, 0, 3).reshape(1, tokens, -1)
+    # 4. Prefill: one call for the n-th query heads of all groups, with the keys as they are.
     parts = [
         F.scaled_dot_product_attention(member, k, v, mask, is_causal=causal)
         for member in grouped.unbind(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model.attention import grouped_attention
-from cogvlm2_lite.model.full_attention import Attend, reference
 from cogvlm2_lite.model.gates import silu_gate
 from cogvlm2_lite.model.kv_cache import KVCache, Place
-from cogvlm2_lite.model.norms import RMSNorm
+from cogvlm2_lite.model.norms import Normalize, RMSNorm
+from cogvlm2_lite.model.operations import REFERENCE, Operations
 from cogvlm2_lite.model.rotary import Rotation
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
@@ -79,7 +79,7 @@ class Step:
 
     routing   expert of each token
     rotations one per layer; layers with equal frequencies share the object
-    mask      [batch or 1, 1, tokens, keys] bool, or None for no mask
+    mask      [batch or 1, 1, tokens, keys], see grouped_attention; None: no mask
     causal    the tokens are the first in the cache and none is padding
     cache     stores the keys and values
     place     place of a single token in the cache, if the step may become a CUDA graph; None: the
@@ -94,11 +94,20 @@ class Step:
     cache: KVCache
     place: Place | None = None
     adapted: Adapted | None = None
+    _elsewhere: dict[torch.device, Step] = field(default_factory=dict, init=False, repr=False)
 
     def on(self, device: torch.device) -> Step:
-        """Return the step with its tensors on a device; the cache's layers stay on theirs."""
+        """Return the step with its tensors on a device; the cache's layers stay on theirs.
+
+        They are copied once per device and step.
+        """
         if self.rotations[0].cos.device == device:
             return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = self._copy(device)
+        return self._elsewhere[device]
+
+    def _copy(self, device: torch.device) -> Step:
         moved: dict[int, Rotation] = {}
         for rotation in self.rotations:
             moved.setdefault(id(rotation), rotation.to(device))
@@ -152,22 +161,19 @@ class Expert:
 class DecoderBlock:
     """One layer: shared norms and attention, routed projections."""
 
-    def __init__(self, config: ModelConfig, layer: int, single: Attend) -> None:
+    def __init__(self, config: ModelConfig, layer: int, operations: Operations) -> None:
         base = f"model.layers.{layer}"
         self.layer = layer
-        self.single = single
+        self.operations = operations
         self.sizes = [
             config.num_attention_heads * config.head_dim,
             config.num_multi_query_heads * config.head_dim,
             config.num_multi_query_heads * config.head_dim,
         ]
         self.head_dim = config.head_dim
-        self.attention_norm = RMSNorm(
-            f"{base}.input_layernorm", config.hidden_size, config.rms_norm_eps
-        )
-        self.mlp_norm = RMSNorm(
-            f"{base}.post_attention_layernorm", config.hidden_size, config.rms_norm_eps
-        )
+        sizes = config.hidden_size, config.rms_norm_eps, operations.rms_norm
+        self.attention_norm = RMSNorm(f"{base}.input_layernorm", *sizes)
+        self.mlp_norm = RMSNorm(f"{base}.post_attention_layernorm", *sizes)
         self.language = Expert(config, layer, "language")
         self.vision = Expert(config, layer, "vision")
 
@@ -200,24 +206,31 @@ class DecoderBlock:
 
     def attend(self, qkv: Tensor, step: Step) -> Tensor:
         """[batch, tokens, qkv rows] -> [batch, tokens, hidden]."""
-        q, k, v = self.heads(qkv)
         # Keys are cached after rotation: their positions never change.
-        rotation = step.rotations[self.layer]
-        keys, values = step.cache.append(self.layer, rotation.apply(k), v, step.place)
+        q, k, v = self.rotated_heads(qkv, step.rotations[self.layer])
+        keys, values = step.cache.append(self.layer, k, v, step.place)
+        operations = self.operations
         return grouped_attention(
-            rotation.apply(q), keys, values, step.mask, causal=step.causal, single=self.single
+            q,
+            keys,
+            values,
+            step.mask,
+            causal=step.causal,
+            single=operations.token_attention,
+            joint=operations.joint_attention,
         )
 
-    def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, [batch, heads, tokens, head_dim] each.
+    def rotated_heads(self, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys, rotated, and values, [batch, heads, tokens, head_dim] each.
 
         qkv  [batch, tokens, qkv rows]: all query heads, then all key heads, then all value heads;
              not interleaved
         """
-        q, k, v = (
-            part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
-            for part in torch.split(qkv, self.sizes, dim=2)
-        )
+        queries, keys, values = (size // self.head_dim for size in self.sizes)
+        heads = qkv.view(*qkv.shape[:2], -1, self.head_dim).transpose(1, 2)
+        # Together, because each operation costs a launch on a GPU.
+        turned, v = torch.split(heads, [queries + keys, values], dim=1)
+        q, k = torch.split(rotation.apply(turned), [queries, keys], dim=1)
         return q, k, v
 
     def slots(self) -> Iterator[WeightSlot]:
@@ -248,8 +261,8 @@ class TokenEmbedding:
 class OutputHead:
     """The final norm and lm_head."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
+    def __init__(self, config: ModelConfig, rms_norm: Normalize) -> None:
+        self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps, rms_norm)
         self.lm_head = Linear("lm_head.weight", config.hidden_size, config.vocab_size)
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -271,15 +284,12 @@ class OutputHead:
 
 
 class Decoder:
-    """Embedding, layers and output head.
+    """Embedding, layers and output head."""
 
-    single  attention of a single token, see token_attention.py
-    """
-
-    def __init__(self, config: ModelConfig, single: Attend = reference) -> None:
+    def __init__(self, config: ModelConfig, operations: Operations = REFERENCE) -> None:
         self.embedding = TokenEmbedding(config)
-        self.blocks = [DecoderBlock(config, i, single) for i in range(config.num_hidden_layers)]
-        self.head = OutputHead(config)
+        self.blocks = [DecoderBlock(config, i, operations) for i in range(config.num_hidden_layers)]
+        self.head = OutputHead(config, operations.rms_norm)
 
 
 def place_features(embedded: Tensor, features: Tensor, image_mask: Tensor) -> Tensor:

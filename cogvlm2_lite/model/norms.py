@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.weights.slots import Vector
+
+Normalize = Callable[[Tensor, Tensor, float], Tensor]
+"""Returns x / rms(x) * weight for x [..., width], weight [width] and eps, in the dtype of x."""
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return the norm in eight operations: the reference."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return (weight * normed).to(x.dtype)
+
+
+def fused_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return the norm by torch's function, a single kernel on a GPU.
+
+    The kernel computes weight * (rsqrt(mean + eps) * x) in float32 and rounds once, as the
+    reference does (ATen/native/cuda/layer_norm_kernel.cu); only the order of the sum differs. With
+    gradients it is the reference: a training step is not limited by launches.
+    """
+    if x.requires_grad:
+        return rms_norm(x, weight, eps)
+    return F.rms_norm(x, weight.shape, weight=weight, eps=eps)
 
 
 class RMSNorm:
@@ -16,15 +40,14 @@ class RMSNorm:
     differ in bfloat16 (huggingface/transformers#28196).
     """
 
-    def __init__(self, name: str, width: int, eps: float) -> None:
+    def __init__(self, name: str, width: int, eps: float, normalize: Normalize = rms_norm) -> None:
         self.weight = Vector(f"{name}.weight", (width,))
         self.eps = eps
+        self._normalize = normalize
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width], dtype of x."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return (self.weight.tensor * normed).to(x.dtype)
+        return self._normalize(x, self.weight.tensor, self.eps)
 
     def slots(self) -> list[Vector]:
         return [self.weight]

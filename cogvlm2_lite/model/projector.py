@@ -11,6 +11,7 @@ from torch import Tensor
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model.gates import silu_gate
 from cogvlm2_lite.model.norms import LayerNorm
+from cogvlm2_lite.model.patches import Project, convolved
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 NORM_EPS = 1e-5
@@ -20,7 +21,8 @@ NORM_EPS = 1e-5
 class Projector:
     """A 2x2 convolution that quarters the number of patches, a gated MLP, and boi and eoi."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, project: Project = convolved) -> None:
+        self._project_patches = project
         width, hidden, inner = (
             config.vision.hidden_size,
             config.hidden_size,
@@ -48,8 +50,7 @@ class Projector:
     def downsample(self, x: Tensor) -> Tensor:
         """Drop CLS and merge 2x2 patches, [batch, 1 + patches, width] -> [batch, tokens, width]."""
         grid = x[:, 1:].transpose(1, 2).reshape(x.shape[0], -1, self.grid, self.grid)
-        merged = F.conv2d(grid, self.kernel.tensor, self.kernel_bias.tensor, stride=2)
-        return merged.flatten(2).transpose(1, 2)
+        return self._project_patches(grid, self.kernel.tensor, self.kernel_bias.tensor)
 
     def project(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[batch, tokens, vision hidden] -> [batch, tokens, hidden]."""

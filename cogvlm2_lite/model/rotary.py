@@ -32,9 +32,10 @@ class RopeMode(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rotation:
-    """Cosines and sines of one step's positions.
+    """Cosines and sines of one step's positions, for whole heads.
 
-    cos, sin  [batch, 1, tokens, head_dim / 2]; compute dtype (reference) or float32 (exact)
+    cos, sin  [batch, 1, tokens, head_dim]; compute dtype (reference) or float32 (exact). Both
+              halves have the same cosines; the sines of the first half are negative.
     """
 
     cos: Tensor
@@ -47,14 +48,12 @@ class Rotation:
     def apply(self, x: Tensor) -> Tensor:
         """Return queries or keys [batch, heads, tokens, head_dim], rotated.
 
-        Elements i and i + head_dim/2 form a pair. Products and sums are computed in the table's
-        dtype, as in the released kernel.
+        Elements i and i + head_dim/2 form a pair, (a, b) -> (a cos - b sin, b cos + a sin).
+        Products and sums are computed in the table's dtype, as in the released kernel.
         """
-        low, high = x.to(self.cos.dtype).chunk(2, dim=-1)
-        rotated = torch.cat(
-            (low * self.cos - high * self.sin, low * self.sin + high * self.cos), dim=-1
-        )
-        return rotated.to(x.dtype)
+        wide = x.to(self.cos.dtype)
+        swapped = wide.roll(wide.shape[-1] // 2, dims=-1)
+        return swapped.mul_(self.sin).add_(wide * self.cos).to(x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,8 @@ class RotaryTable:
 
     def rows(self, positions: Tensor) -> Rotation:
         """Return the rotation of `positions` [batch, tokens] int64."""
-        return Rotation(cos=self.cos[positions].unsqueeze(1), sin=self.sin[positions].unsqueeze(1))
+        cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+        return Rotation(cos=torch.cat((cos, cos), -1), sin=torch.cat((-sin, sin), -1))
 
 
 def inverse_frequencies(head_dim: int) -> Tensor:

@@ -1,30 +1,105 @@
 """Attention of one token per sequence, for decoding: the fastest implementation on each device.
 
-torch's own attention (`full_attention.reference`) defines the right result; the queries of a group
-take the place of tokens. The C kernel has the same signature:
+`reference`, torch's own attention, defines the right result; the queries of a group take the place
+of tokens. The others have the same signature:
 
 q        [batch, kv_heads, group, head_dim], a group of query heads shares a key/value head
 k, v     [batch, kv_heads, keys, head_dim]
+mask     [batch or 1, 1, 1, keys] bool, True where a key may be seen, or what is added to the scores
+         in the dtype of q (`key_bias`); None: no mask
 Returns  [batch, kv_heads, group, head_dim], scale head_dim^-0.5
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.backends.registry import backend_of
-from cogvlm2_lite.model.full_attention import AttentionChoice, reference
 from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
 from cogvlm2_lite.weights.kernels.library import open_library
+
+TokenAttend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+HIDDEN = -30_000.0
+"""Added to the scores of keys that must not be seen. The softmax gives them exactly 0, and a part
+of the keys in which none may be seen is still defined, as it is not with -inf."""
+
+_BLOCK = 128
+"""Keys that torch's memory-efficient kernel reads at a time. A part has one block or two."""
+_MOST_PARTS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenAttentionChoice:
+    """An implementation, and why it was chosen; `doctor` shows the reason."""
+
+    name: str
+    reason: str
+    attend: TokenAttend
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return torch's own attention."""
+    if mask is not None:
+        mask = mask.expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, mask)
+
+
+def key_bias(slot: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
+    """Return the mask of a token at `slot` [1] int64, which sees the keys up to itself.
+
+    Returns [1, 1, 1, keys]: what is added to its scores. A layer needs no conversion, which for a
+    bool mask are three operations.
+    """
+    hidden = torch.arange(keys, device=slot.device) > slot
+    return (hidden.to(dtype) * HIDDEN)[None, None, None]
+
+
+def split_keys(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the attention, computed for parts of the keys that are merged; for GPUs.
+
+    torch's kernel for a masked attention runs one block of threads per head, eight for the 19B
+    model, and each reads all keys in turn. Parts take the place of sequences here, so that a GPU
+    reads with many blocks at once.
+    """
+    batch, heads, group = q.shape[:3]
+    keys, width = k.shape[2:]
+    if mask is None or mask.dtype != q.dtype or batch != 1:
+        return reference(q, k, v, mask)
+    # 1. Parts of equal size: the last one is filled up if the cache was cut at its limit.
+    size = _BLOCK if keys <= _BLOCK * _MOST_PARTS else 2 * _BLOCK
+    missing = -keys % size
+    if missing:
+        k, v = (F.pad(each, (0, 0, 0, missing)) for each in (k, v))
+        mask = F.pad(mask, (0, missing), value=HIDDEN)
+    parts = (keys + missing) // size
+    # [1, kv_heads, parts * size, head_dim] -> [parts, kv_heads, size, head_dim], without a copy
+    k, v = (each.view(heads, parts, size, width).transpose(0, 1) for each in (k, v))
+    bias = mask.view(parts, 1, 1, size).expand(-1, heads, group, -1)
+    # 2. The attention of each part, and the logarithm of the sum of its exponentials.
+    found, sums, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        q.expand(parts, -1, -1, -1), k, v, bias, True
+    )
+    # 3. Their mean, weighted by the sums, in float32. torch pads the sums of a head.
+    shares = torch.softmax(sums[:, :, :group], dim=0)
+    merged: Tensor = (found * shares.unsqueeze(-1)).sum(0)
+    return merged.to(q.dtype).unsqueeze(0)
 
 
 def choose_token_attention(
     device: torch.device, dtype: torch.dtype, head_dim: int
-) -> AttentionChoice:
+) -> TokenAttentionChoice:
     """Return the fastest implementation for a device."""
     reason = "the default"
-    if backend_of(device).uses_ram:
+    backend = backend_of(device)
+    if backend.launches_kernels:
+        return _checked_split(device, dtype, head_dim)
+    if backend.uses_ram:
         try:
             kernel = TokenAttentionKernel(open_library())
         except OSError as error:
@@ -33,13 +108,19 @@ def choose_token_attention(
             if kernel.takes(head_dim=head_dim, dtype=dtype):
                 return _checked(kernel, head_dim)
             reason = "our C kernel needs bfloat16, AVX512-BF16 and heads of 128"
-    return AttentionChoice(name="torch SDPA", reason=reason, attend=reference)
+    return _by_torch(reason)
 
 
-def _checked(kernel: TokenAttentionKernel, head_dim: int) -> AttentionChoice:
+def _by_torch(reason: str) -> TokenAttentionChoice:
+    return TokenAttentionChoice(name="torch SDPA", reason=reason, attend=reference)
+
+
+def _checked(kernel: TokenAttentionKernel, head_dim: int) -> TokenAttentionChoice:
     """Return the C kernel if its result on a small example is right, else torch's attention."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            return reference(q, k, v, mask)
         return torch.stack([kernel.attend(*sequence) for sequence in zip(q, k, v, strict=True)])
 
     sample = torch.sin(torch.arange(3 * 2 * 300 * head_dim) * 0.37).to(torch.bfloat16)
@@ -47,6 +128,31 @@ def _checked(kernel: TokenAttentionKernel, head_dim: int) -> AttentionChoice:
     right = reference(q[:, :, :4].float(), k.float(), v.float())
     if torch.allclose(attend(q[:, :, :4], k, v).float(), right, rtol=0.02, atol=0.002):
         reason = "our C kernel was built, and the CPU has AVX512-BF16"
-        return AttentionChoice(name="C kernel", reason=reason, attend=attend)
-    reason = "our C kernel gives other numbers than it should"
-    return AttentionChoice(name="torch SDPA", reason=reason, attend=reference)
+        return TokenAttentionChoice(name="C kernel", reason=reason, attend=attend)
+    return _by_torch("our C kernel gives other numbers than it should")
+
+
+def _checked_split(device: torch.device, dtype: torch.dtype, head_dim: int) -> TokenAttentionChoice:
+    """Return `split_keys` if its result on a small example is right, else torch's attention.
+
+    torch's function for parts is a private one, which another version may change.
+    """
+    keys, seen = 8 * _BLOCK, 3 * _BLOCK + 5  # parts are seen whole, in part, and not at all
+    sample = torch.sin(torch.arange(2 * 2 * keys * head_dim) * 0.37)
+    k, v = sample.view(2, 1, 2, keys, head_dim).to(dtype)
+    q = 3 * k[:, :, 7:11]
+    right = reference(q.float(), k[:, :, :seen].float(), v[:, :, :seen].float())
+    try:
+        q, k, v = (each.to(device) for each in (q, k, v))
+        mask = key_bias(torch.tensor([seen - 1], device=device), keys, dtype)
+        out = split_keys(q, k, v, mask).float().cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        if isinstance(error, RuntimeError) and backend_of(device).is_out_of_memory(error):
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        return _by_torch(f"attention over parts of the keys does not work here: {first_line}")
+    if not torch.allclose(out, right, rtol=0.02, atol=0.005):
+        return _by_torch("attention over parts of the keys gives other numbers than it should")
+    return TokenAttentionChoice(
+        name="split keys", reason="uses more of the GPU than torch SDPA", attend=split_keys
+    )

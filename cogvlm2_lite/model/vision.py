@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import VisionConfig
 from cogvlm2_lite.model.full_attention import Attend
 from cogvlm2_lite.model.gates import gelu_in_place
 from cogvlm2_lite.model.norms import LayerNorm
+from cogvlm2_lite.model.patches import Project, convolved
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 
 class PatchEmbedding:
     """Converts pixels to tokens: one convolution, the CLS token and learned positions."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig, project: Project = convolved) -> None:
+        self._project = project
         base, width, patch = "model.vision.patch_embedding", config.hidden_size, config.patch_size
         self.kernel = Vector(f"{base}.proj.weight", (width, config.in_channels, patch, patch))
         self.bias = Vector(f"{base}.proj.bias", (width,))
@@ -27,9 +28,7 @@ class PatchEmbedding:
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """[batch, channels, height, width] -> [batch, 1 + patches, hidden], patches row by row."""
-        kernel = self.kernel.tensor
-        grid = F.conv2d(pixel_values, kernel, self.bias.tensor, stride=kernel.shape[-1])
-        patches = grid.flatten(2).transpose(1, 2)
+        patches = self._project(pixel_values, self.kernel.tensor, self.bias.tensor)
         cls = self.cls.tensor.expand(patches.shape[0], -1, -1)
         return torch.cat((cls, patches), dim=1) + self.positions.tensor.unsqueeze(0)
 
@@ -82,6 +81,6 @@ class VisionBlock:
 class VisionTower:
     """The embedding and the layers. There is no norm after the last one."""
 
-    def __init__(self, config: VisionConfig, attend: Attend) -> None:
-        self.embedding = PatchEmbedding(config)
+    def __init__(self, config: VisionConfig, attend: Attend, project: Project = convolved) -> None:
+        self.embedding = PatchEmbedding(config, project)
         self.blocks = [VisionBlock(config, i, attend) for i in range(config.num_hidden_layers)]

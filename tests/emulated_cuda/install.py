@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from tests.emulated_cuda import shapes, tensors
 from tests.emulated_cuda.machine import GraphRecord, Machine, Order, Stream
+from tests.emulated_cuda.operators import add_operators
 from tests.emulated_cuda.tensors import EmulatedMode, EmulatedTensor, is_gpu, move, named, pin
 
 _FROM_DATA = (torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray)
@@ -57,6 +58,9 @@ class DeviceNames(TorchFunctionMode):
                 return shapes.attention(*args, **values)
             if func is torch.nn.functional.rms_norm:
                 return shapes.rms_norm(*args, **values)
+        if func is torch.nn.functional.rms_norm and args[0].is_cuda:
+            # One kernel on a GPU; a CPU build takes it apart.
+            return torch.ops.emulated_cuda.rms_norm(args[0], **values)
         if any(isinstance(each, str | torch.device) for each in args):
             args = tuple(named(each) for each in args)
         if "device" in values:
@@ -93,6 +97,7 @@ def emulated_cuda(
         poisons=poisons and not shapes_only,
         shapes_only=shapes_only,
     )
+    add_operators()
     _add_kernels()  # bitsandbytes must be imported before torch seems to have CUDA
     with ExitStack() as stack:
         if kind == "mps":

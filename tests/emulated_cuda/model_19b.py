@@ -24,8 +24,10 @@ from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.memory import residency
 from cogvlm2_lite.memory.budget import Allowance, gpu_budgets
 from cogvlm2_lite.memory.work import PREFILL_CHUNK
+from cogvlm2_lite.model import token_attention
 from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.rotary import inverse_frequencies
+from cogvlm2_lite.model.token_attention import TokenAttentionChoice, split_keys
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
@@ -167,8 +169,11 @@ def session(
     """
     catalog = synthetic_catalog(released_config(None, None))
     total = int(vram_gib * (1 << 30))
+    # There are no numbers here to test it with.
+    split = TokenAttentionChoice(name="split keys", reason="", attend=split_keys)
     with (
         patch.object(residency, "ThreadPoolExecutor", _AtOnce),
+        patch.object(token_attention, "_checked_split", lambda *_: split),
         emulated_cuda(shapes_only=True, total_bytes=total) as machine,
         torch.no_grad(),
     ):

@@ -1,0 +1,42 @@
+"""The operations of the model that have another implementation on some devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.model.norms import Normalize, fused_rms_norm, rms_norm
+from cogvlm2_lite.model.patches import Project, convolved, multiplied
+from cogvlm2_lite.model.token_attention import TokenAttend, reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """What the layers compute with. The defaults define the right results.
+
+    rms_norm         norm of the decoder, see norms.py
+    token_attention  attention of a single token, see token_attention.py
+    joint_attention  whether the attention of a prompt is one call, see attention.py
+    project          the convolutions of a picture, see patches.py
+    """
+
+    rms_norm: Normalize = rms_norm
+    token_attention: TokenAttend = reference
+    joint_attention: bool = False
+    project: Project = convolved
+
+
+REFERENCE = Operations()
+
+
+def choose_operations(device: torch.device, token_attention: TokenAttend) -> Operations:
+    """Return the operations for a device; its attention of a single token is chosen already."""
+    backend = backend_of(device)
+    return Operations(
+        rms_norm=fused_rms_norm if backend.launches_kernels else rms_norm,
+        token_attention=token_attention,
+        joint_attention=backend.launches_kernels,
+        project=convolved if backend.has_convolutions else multiplied,
+    )
