@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
@@ -145,6 +145,11 @@ class Backend(ABC):
     def staged(self, tensor: Tensor) -> Tensor:
         """Return a CPU tensor from which an asynchronous copy to a device can be made."""
         return tensor
+
+    def fetch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return copies in host memory, after one wait for the device; tensors that are in host
+        memory are returned as they are."""
+        return [tensor.cpu() for tensor in tensors]
 
     def graph_capture(self, device: torch.device) -> CaptureGraph | None:
         """Return a function that captures decode steps as graphs; None if there is none."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
 
 _NO_GPU_HINT = "Use --device cpu, or install the {build} wheel of torch (see README) and a driver."
 _CUDA_ERROR_MEMORY_ALLOCATION = 2
+_NO_MEMORY = re.compile(
+    r"\b(?:CU|HIP|ROC)[A-Z]*_(?:STATUS_)?"
+    r"(?:ALLOC_FAILED|NOT_INITIALIZED|INSUFFICIENT_RESOURCES"
+    r"|(?:INTERNAL_ERROR_)?(?:HOST|DEVICE)_ALLOCATION_FAILED)\b"
+    r"|\bmiopenStatus(?:AllocFailed|NotInitialized)\b"
+    r"|\brocblas_status_memory_error\b"
+    r"|\b(?:CUDA|HIP)(?: driver)? error: (?:CUDA_ERROR_OUT_OF_MEMORY|out of memory)"
+)
+"""What NVIDIA's and AMD's libraries (cuBLAS, cuDNN, cuSOLVER, cuSPARSE, cuFFT, hipBLAS, MIOpen)
+report when their handle or their workspace finds no memory. torch raises a plain RuntimeError with
+this text and no number, so the text is all there is to recognise it by. A handle that is "not
+initialized" is one whose creation failed: torch creates it right before its use."""
 
 
 class CudaBackend(Backend):
@@ -231,6 +244,28 @@ class CudaBackend(Backend):
         """Return a pinned copy: a copy from other memory blocks the host."""
         return tensor.pin_memory()
 
+    def fetch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return copies in pinned memory: to other memory each copy would be a wait."""
+        import torch
+
+        copies = [self._host_buffer(tensor) for tensor in tensors]
+        for copy, tensor in zip(copies, tensors, strict=True):
+            copy.copy_(tensor, non_blocking=True)
+        for device in {tensor.device for tensor in tensors}:
+            torch.cuda.current_stream(device).synchronize()
+        return copies
+
+    def _host_buffer(self, tensor: Tensor) -> Tensor:
+        """Return empty host memory for a copy of a tensor; pinned, unless the system has none."""
+        import torch
+
+        try:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        except RuntimeError as error:
+            if not self.is_out_of_memory(error):
+                raise
+            return torch.empty(tensor.shape, dtype=tensor.dtype)
+
     def graph_capture(self, device: torch.device) -> CaptureGraph | None:
         """Return a function that captures a CUDA graph."""
         return partial(_capture, device)
@@ -273,18 +308,18 @@ class CudaBackend(Backend):
     # --- failures ---------------------------------------------------------------------------------
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Return whether memory ran out: in torch's allocator, or in one of the driver's own calls.
+        """Return whether memory ran out: in torch's allocator, the driver, or one of its libraries.
 
         The driver's error number, which torch keeps in `error_code`, distinguishes it from other
-        failures.
+        failures of the driver. A library's failure has no number.
         """
         import torch
 
-        code = getattr(error, "error_code", None)
-        refused = (
-            isinstance(error, torch.AcceleratorError) and code == _CUDA_ERROR_MEMORY_ALLOCATION
-        )
-        return refused or super().is_out_of_memory(error)
+        if isinstance(error, torch.AcceleratorError):
+            code = getattr(error, "error_code", None)
+            return bool(code == _CUDA_ERROR_MEMORY_ALLOCATION)
+        library = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+        return library or super().is_out_of_memory(error)
 
 
 def has_nvidia_driver() -> bool:

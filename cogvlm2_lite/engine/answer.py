@@ -17,6 +17,7 @@ from msgspec import structs
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Phase
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.engine.adapters import AdapterKey
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
@@ -24,9 +25,8 @@ from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.engine.logprobs import LogprobQueue, logprobs_of
 from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
 from cogvlm2_lite.engine.replan import (
-    DEVICE_ERROR,
     MAX_REPLANS_PER_ANSWER,
-    OUT_OF_MEMORY,
+    MAY_BE_OUT_OF_MEMORY,
     Replanner,
     out_of_memory,
 )
@@ -365,7 +365,7 @@ class Answers:
             if cancel.is_set:
                 raise Cancelled
             rows = hidden[:, begin : begin + _SCORED_ROWS]
-            work = partial(self.runtime.logits_of_rows, rows)
+            work = partial(self._logits_in_ram, rows)
             for place, logits in enumerate(
                 (yield from self._with_replanning(partial(_at_once, work), slot)), start + begin + 1
             ):
@@ -373,6 +373,11 @@ class Answers:
                     scored.append(logprobs_of(self.tokenizer, logits, ids[place], top))
             yield Progress(phase="prefill", done=start + begin, total=prompt.tokens)
         return scored
+
+    def _logits_in_ram(self, rows: Tensor) -> list[Tensor]:
+        """Return the logits [vocab] of each row of hidden [1, rows, hidden], in host memory."""
+        logits = self.runtime.logits_of_rows(rows)
+        return backend_of(rows.device).fetch(logits)
 
     def _first_scored(self, prepared: Prepared) -> int:
         """Return the position of the first token with a logprob; behind the prompt: none has."""
@@ -401,7 +406,7 @@ class Answers:
         while True:
             try:
                 return (yield from work())
-            except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
+            except MAY_BE_OUT_OF_MEMORY as error:
                 spent = any(slot.replans == MAX_REPLANS_PER_ANSWER for slot in slots)
                 if spent or not out_of_memory(error):
                     raise
@@ -467,7 +472,7 @@ class Answers:
         room = min(sampling.max_new_tokens, prompt.room - len(continue_ids))
         reason = FinishReason.LENGTH
         # 2. All of them process the continued text first, as if this loop had generated it.
-        chooser.note(continue_ids, logits)
+        chooser.note(continue_ids)
         for token in continue_ids:
             shown, _ = stops.push(decoder.push(token))
             tally.text += shown
@@ -481,7 +486,11 @@ class Answers:
         #    the decode step that yields the next logits.
         began = time.perf_counter()
         while room > 0:
-            token = chooser.choose(logits, form.allowed(len(logits)) if form else None)
+            allowed = form.allowed(len(logits)) if form else None
+            choose = partial(
+                chooser.choose_and_fetch, logits, allowed, with_logits=sampling.logprobs is not None
+            )
+            token, logits = yield from self._with_replanning(partial(_at_once, choose), slot)
             tally.completion_tokens += 1
             if token in self.runtime.config.eos_token_ids:
                 if prepared.request.score_prompt:

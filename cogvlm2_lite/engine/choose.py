@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.sampling import Sampling
 
@@ -24,13 +26,16 @@ __all__ = [
 class TokenChooser:
     """Chooses tokens of one answer.
 
+    What it remembers is in host memory, so that a choice for which the device had no memory can be
+    made again.
+
     prompt_ids  tokens that count as having occurred, for the repetition penalty
     """
 
     def __init__(self, sampling: Sampling, prompt_ids: Sequence[int], device: torch.device) -> None:
         self._sampling = sampling
-        self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.int64, device=device)
-        self._counts = torch.zeros(0, device=device)
+        self._seen = set(prompt_ids)
+        self._counts = Counter[int]()
         self._generator = torch.Generator(device=device)
         if sampling.seed is None:
             self._generator.seed()
@@ -40,75 +45,92 @@ class TokenChooser:
     def choose(self, logits: Tensor, allowed: Tensor | None = None) -> int:
         """Return the next token, chosen from logits [vocab] float32.
 
-        allowed  [vocab] bool, the tokens that may come now; None: all of them. top_k and top_p do
-                 not depend on it: an allowed token is drawn from those that they keep; if they keep
-                 no allowed token, the most likely allowed one is taken.
+        allowed  [vocab] bool in host memory, the tokens that may come now; None: all of them. top_k
+                 and top_p do not depend on it: an allowed token is drawn from those that they keep;
+                 if they keep no allowed token, the most likely allowed one is taken.
 
         Raises EngineError if no token is allowed.
         """
-        settings = self._sampling
-        if settings.repetition_penalty != 1.0:
-            logits = penalize(logits, self._seen, settings.repetition_penalty)
-        if self._counts_tokens:
-            logits = subtract_penalties(
-                logits,
-                self._counts_for(logits),
-                settings.frequency_penalty,
-                settings.presence_penalty,
-            )
-        greedy = settings.temperature == 0 or settings.top_k == 1
-        kept = None
-        if not greedy:
-            kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
-        if allowed is not None:
-            token = self._choose_allowed(logits, kept, allowed.to(logits.device))
-        elif kept is None:
-            token = logits.argmax()
-        else:
-            token = torch.multinomial(kept.softmax(-1), 1, generator=self._generator)
-        self._count(token.reshape(1), logits)
-        return int(token)
+        token, _ = self.choose_and_fetch(logits, allowed, with_logits=False)
+        return token
 
-    def note(self, tokens: Sequence[int], logits: Tensor) -> None:
-        """Count the tokens of an answer that is continued; logits as for `choose`."""
-        for token in tokens:
-            self._count(torch.tensor([token], device=logits.device), logits)
+    def choose_and_fetch(
+        self, logits: Tensor, allowed: Tensor | None = None, *, with_logits: bool
+    ) -> tuple[int, Tensor]:
+        """Do the same as `choose`; return also the logits, in host memory if `with_logits`.
 
-    @property
-    def _counts_tokens(self) -> bool:
-        return self._sampling.frequency_penalty != 0 or self._sampling.presence_penalty != 0
-
-    def _counts_for(self, logits: Tensor) -> Tensor:
-        if not self._counts.numel():
-            self._counts = torch.zeros_like(logits)
-        return self._counts
-
-    def _count(self, token: Tensor, logits: Tensor) -> None:
-        """Record a chosen token [1] for the penalties in use."""
-        if self._sampling.repetition_penalty != 1.0:
-            self._seen = torch.unique(torch.cat((self._seen, token)))
-        if self._counts_tokens:
-            self._counts_for(logits)[token] += 1
-
-    def _choose_allowed(self, logits: Tensor, kept: Tensor | None, allowed: Tensor) -> Tensor:
-        """Return one of the allowed tokens. kept: logits to draw from; None: greedy."""
-        if kept is not None:
-            # Each token gets an exponentially distributed time with its probability as the rate;
-            # the token with the shortest time is a sample (torch.multinomial does the same). The
-            # shortest time of an allowed token is a sample among the allowed ones.
-            times = torch.empty_like(kept).exponential_(generator=self._generator)
-            ranks = (kept.softmax(-1) / times).masked_fill(~allowed, 0.0)
-            token = ranks.argmax()
-            if ranks[token] > 0:
-                return token
-        ranks = logits.masked_fill(~allowed, -torch.inf)
-        token = ranks.argmax()
-        if not ranks[token] > -torch.inf:
+        The host waits for the device once.
+        """
+        before = self._generator.get_state()
+        try:
+            token = self._pick(logits, allowed)
+            fetch = backend_of(logits.device).fetch
+            chosen, *others = fetch([token, logits] if with_logits else [token])
+        except BaseException:
+            self._generator.set_state(before)  # the same numbers for the next attempt
+            raise
+        if int(chosen) < 0:
             raise EngineError(
                 "The model's vocabulary has no token with which the answer could continue as JSON.",
                 hint="Ask without json_object.",
             )
-        return token
+        self.note([int(chosen)])
+        return int(chosen), others[0] if with_logits else logits
+
+    def note(self, tokens: Iterable[int]) -> None:
+        """Count tokens of the answer: the chosen one, or those of an answer that is continued."""
+        self._seen.update(tokens)
+        self._counts.update(tokens)
+
+    def _pick(self, logits: Tensor, allowed: Tensor | None) -> Tensor:
+        """Return the next token as an int64 scalar on the device; negative: none is allowed.
+
+        Nothing here lets the host wait for the device.
+        """
+        settings, device = self._sampling, logits.device
+        if settings.repetition_penalty != 1.0 and self._seen:
+            seen = _upload(sorted(self._seen), device)
+            logits = penalize(logits, seen, settings.repetition_penalty)
+        penalized = settings.frequency_penalty != 0 or settings.presence_penalty != 0
+        if penalized and self._counts:
+            chosen = _upload(list(self._counts.keys()), device)
+            counts = _upload([float(n) for n in self._counts.values()], device)
+            fewer = subtract_penalties(
+                logits[chosen], counts, settings.frequency_penalty, settings.presence_penalty
+            )
+            logits = logits.index_copy(0, chosen, fewer)
+        likely = None
+        if settings.temperature != 0 and settings.top_k != 1:
+            kept = keep_likeliest(logits / settings.temperature, settings.top_k, settings.top_p)
+            likely = kept.softmax(-1)
+        if allowed is not None:
+            staged = backend_of(device).staged(allowed)
+            return self._pick_allowed(logits, likely, staged.to(device, non_blocking=True))
+        return logits.argmax() if likely is None else self._ranks(likely).argmax()
+
+    def _ranks(self, likely: Tensor) -> Tensor:
+        """Return random numbers whose highest one is that of a sample from probabilities [vocab].
+
+        Each token gets an exponentially distributed time with its probability as the rate; the
+        token with the shortest time is a sample. torch.multinomial does the same, to the bit, but
+        lets the host wait for its checks.
+        """
+        return likely / torch.empty_like(likely).exponential_(generator=self._generator)
+
+    def _pick_allowed(self, logits: Tensor, likely: Tensor | None, allowed: Tensor) -> Tensor:
+        """Return one of the allowed tokens. likely: probabilities to draw from; None: greedy."""
+        ranks = logits.masked_fill(~allowed, -torch.inf)
+        token = torch.where(ranks.amax() > -torch.inf, ranks.argmax(), -1)
+        if likely is None:
+            return token
+        # The shortest time of an allowed token is a sample among the allowed ones.
+        ranks = self._ranks(likely).masked_fill(~allowed, 0.0)
+        return torch.where(ranks.amax() > 0, ranks.argmax(), token)
+
+
+def _upload(values: Sequence[float], device: torch.device) -> Tensor:
+    """Return numbers on a device; the host does not wait for the copy."""
+    return backend_of(device).staged(torch.tensor(values)).to(device, non_blocking=True)
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -124,7 +146,7 @@ def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 def subtract_penalties(logits: Tensor, counts: Tensor, frequency: float, presence: float) -> Tensor:
     """Subtract penalties from the logits of tokens that already occur in the answer.
 
-    logits [vocab]; counts [vocab] how often each was chosen. Source: OpenAI's API reference,
+    logits [tokens]; counts [tokens] how often each was chosen. Source: OpenAI's API reference,
     "frequency_penalty" and "presence_penalty".
     """
     return logits - counts * frequency - (counts > 0).to(logits.dtype) * presence
@@ -142,7 +164,8 @@ def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
         ordered, order = logits.sort(descending=True)
         # A token is kept if those before it have not reached top_p; so the first is always kept.
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        logits = logits.index_fill(0, order[before >= top_p], -torch.inf)
+        dropped = torch.empty_like(order, dtype=torch.bool).scatter_(0, order, before >= top_p)
+        logits = logits.masked_fill(dropped, -torch.inf)
     return logits
 
 

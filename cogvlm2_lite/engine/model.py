@@ -25,7 +25,7 @@ from cogvlm2_lite.engine.prefix_cache import PictureCache
 from cogvlm2_lite.engine.prefix_store import PictureStore
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
-    OUT_OF_MEMORY,
+    MAY_BE_OUT_OF_MEMORY,
     Replanner,
     device_lost,
     out_of_memory,
@@ -217,9 +217,11 @@ class Model:
         _ = self.engine  # reads the tokenizer, before minutes of loading
         try:
             yield from self.runtime.residency.preload()
-        except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
-            if not out_of_memory(error):
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if isinstance(error, DEVICE_ERROR) and not out_of_memory(error):
                 raise device_lost(error) from error
+            if not out_of_memory(error):
+                raise
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed pictures.

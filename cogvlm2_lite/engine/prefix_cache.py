@@ -18,6 +18,7 @@ import torch
 
 from cogvlm2_lite.engine.adapters import NO_ADAPTER, AdapterKey
 from cogvlm2_lite.engine.prefix_store import PictureStore
+from cogvlm2_lite.engine.replan import MAY_BE_OUT_OF_MEMORY, out_of_memory
 from cogvlm2_lite.inputs.prompt import PromptIds
 from cogvlm2_lite.memory.arena import Arena, OutOfBudgetError
 from cogvlm2_lite.model.kv_cache import KVCache, KVPrefix
@@ -187,7 +188,12 @@ class PictureCache:
         size = cache.prefix_bytes(tokens)
         if picture in self._entries or (size > self._max_bytes and self._store is None):
             return
-        prefix = cache.prefix(tokens, torch.device("cpu"))
+        try:
+            prefix = cache.prefix(tokens, torch.device("cpu"))
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not out_of_memory(error):
+                raise
+            return  # the answer goes on; if it is asked for again, the picture is encoded again
         self._keep(picture, prefix)
         if self._store is not None:
             self._store.put(picture, prefix)

@@ -22,8 +22,9 @@ from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan, Workload, plan_me
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import format_bytes
 
-OUT_OF_MEMORY = (OutOfBudgetError, torch.OutOfMemoryError)
-"""Recognised by type, never by message. torch raises the same types for every kind of device."""
+MAY_BE_OUT_OF_MEMORY = (OutOfBudgetError, RuntimeError)
+"""Types of the errors that `out_of_memory` may recognise. Libraries of a driver, such as cuBLAS,
+report a lack of memory in plain RuntimeErrors."""
 
 DEVICE_ERROR = (torch.AcceleratorError,)
 """Errors of the driver. Replanning does not help after a card disappeared or a kernel crashed:
@@ -32,7 +33,9 @@ every further call of this process to the card fails, too."""
 
 def out_of_memory(error: Exception) -> bool:
     """Return whether memory ran out: a budget, or the memory of a device."""
-    return isinstance(error, OUT_OF_MEMORY) or any(b.is_out_of_memory(error) for b in backends())
+    if isinstance(error, OutOfBudgetError):
+        return True
+    return any(backend.is_out_of_memory(error) for backend in backends())
 
 
 MAX_REPLANS_PER_ANSWER = 8

@@ -24,7 +24,7 @@ from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
     MAX_REPLANS_PER_ANSWER,
-    OUT_OF_MEMORY,
+    MAY_BE_OUT_OF_MEMORY,
     device_lost,
     out_of_memory,
 )
@@ -267,10 +267,10 @@ class TokenRows:
         while True:
             try:
                 return run(work())
-            except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
-                if not out_of_memory(error):
-                    raise device_lost(error) from error
-                if replans == MAX_REPLANS_PER_ANSWER:
+            except MAY_BE_OUT_OF_MEMORY as error:
+                if replans == MAX_REPLANS_PER_ANSWER or not out_of_memory(error):
+                    if isinstance(error, DEVICE_ERROR) and not out_of_memory(error):
+                        raise device_lost(error) from error
                     raise
                 replans += 1
             # Outside of the handler, because the error keeps the tensors of the failed work alive.

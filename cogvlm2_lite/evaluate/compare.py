@@ -16,7 +16,7 @@ from msgspec import structs
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
-from cogvlm2_lite.engine.replan import OUT_OF_MEMORY
+from cogvlm2_lite.engine.replan import MAY_BE_OUT_OF_MEMORY, out_of_memory
 from cogvlm2_lite.engine.runtime import Result, Steps
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError, UsageError
 from cogvlm2_lite.evaluate.metrics import Summary, TokenComparison, summarise
@@ -237,7 +237,9 @@ def _with(
     model = open_model(folder)
     try:
         return (yield from _timed(folder, work(model)))
-    except OUT_OF_MEMORY as error:
+    except MAY_BE_OUT_OF_MEMORY as error:
+        if not out_of_memory(error):
+            raise
         raise DoesNotFitError(
             "Memory ran out while {folder} was used: {why}",
             hint="Close other programs, or allow less with --vram or --ram: more is then streamed.",

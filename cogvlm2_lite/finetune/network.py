@@ -20,9 +20,8 @@ from torch import Tensor
 
 from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.engine.replan import (
-    DEVICE_ERROR,
     MAX_REPLANS_PER_ANSWER,
-    OUT_OF_MEMORY,
+    MAY_BE_OUT_OF_MEMORY,
     Replanner,
     out_of_memory,
 )
@@ -296,7 +295,7 @@ class LearningNetwork:
         for left in reversed(range(MAX_REPLANS_PER_ANSWER + 1)):
             try:
                 return work()
-            except (*OUT_OF_MEMORY, *DEVICE_ERROR) as error:
+            except MAY_BE_OUT_OF_MEMORY as error:
                 if not left or not out_of_memory(error):
                     raise
             # Outside of the handler, because the error keeps the tensors of the failed work alive.

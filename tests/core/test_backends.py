@@ -131,6 +131,40 @@ def test_memory_that_ran_out_is_recognised_by_the_back_end() -> None:
         assert out_of_memory(torch.OutOfMemoryError())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasLtCreate(&handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "cusparse error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`",
+        "miopenStatusAllocFailed",
+        "CUDA driver error: out of memory",
+    ],
+)
+def test_a_library_of_the_driver_without_memory_is_recognised(text: str) -> None:
+    assert out_of_memory(RuntimeError(text))
+    assert not out_of_memory(ValueError(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`",
+        "cuDNN error: CUDNN_STATUS_BAD_PARAM",
+        "CUDA error: an illegal memory access was encountered",
+        "mat1 and mat2 shapes cannot be multiplied",
+    ],
+)
+def test_other_failures_are_not_taken_for_a_lack_of_memory(text: str) -> None:
+    assert not out_of_memory(RuntimeError(text))
+
+
 def test_an_unknown_device_has_no_back_end() -> None:
     with pytest.raises(KeyError):
         backend_of("tpu:0")

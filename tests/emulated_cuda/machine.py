@@ -188,6 +188,8 @@ class Machine:
         self.allocations = 0
         self.fail_at: int | None = None
         """The number of an allocation that fails once."""
+        self.failure: Callable[[], Exception] | None = None
+        """Makes the error of that allocation; None: torch.OutOfMemoryError."""
         self.sync_mode = "default"
         self.pinned: set[int] = set()
         self._capture: tuple[GraphRecord, int] | None = None
@@ -286,6 +288,8 @@ class Machine:
             held = self.held[device] + nbytes
             if nbytes > 0:
                 self.allocations += 1
+                if self.allocations == self.fail_at and self.failure is not None:
+                    raise self.failure()
                 room = self.total_bytes - self.foreign_bytes[device]
                 if held > room or self.allocations == self.fail_at:
                     raise torch.OutOfMemoryError(
