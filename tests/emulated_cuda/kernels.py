@@ -34,6 +34,18 @@ _NONE = (
     aten._local_scalar_dense.default,  # a copy from the device
 )
 
+PRODUCTS = (
+    aten.mm.default,
+    aten.mm.out,
+    aten.addmm.default,
+    aten.addmm.out,
+    aten.addmm_.default,
+    aten.bmm.default,
+    aten.linear.default,
+    aten.matmul.default,
+)
+"""Operations that call cuBLAS."""
+
 NONZERO = 3
 """Counting, a copy of the count to the host, and writing the indices (CUB)."""
 
@@ -87,13 +99,12 @@ _KERNELS: Mapping[Any, int | Callable[[tuple[Any, ...]], int]] = {
 }
 
 
-def count_kernels(func: Any, args: tuple[Any, ...], results: list[Tensor], *, is_view: bool) -> int:
-    """Return how many kernels an operation launches.
+def count_kernels(func: Any, args: tuple[Any, ...], results: list[Tensor]) -> int:
+    """Return how many kernels an operation launches that does not return views.
 
     results  the tensors that it writes
-    is_view  it returns only views
     """
-    if is_view or func in EMPTY or func in _NONE:
+    if func in EMPTY or func in _NONE:
         return 0
     if results and not any(prod(t.shape) for t in results):
         return 0

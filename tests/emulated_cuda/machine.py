@@ -104,18 +104,20 @@ class Memory:
         number = machine.trace.allocate(wanted, machine.streams.index(stream)) if nbytes else None
         if machine.shapes_only:
             self.address = machine.new_address(nbytes)
-            weakref.finalize(self, _forget, machine, stream, nbytes, number)
+            weakref.finalize(self, _forget, machine, stream, nbytes, number, wanted)
             return
         self.address = raw.untyped_storage().data_ptr()
         flat = torch.empty(0, dtype=torch.uint8).set_(raw.untyped_storage())
         weakref.finalize(self, _free, machine, stream, flat, nbytes, self.users)
 
 
-def _forget(machine: Machine, stream: Stream, nbytes: int, number: int | None) -> None:
+def _forget(
+    machine: Machine, stream: Stream, nbytes: int, number: int | None, wanted: int
+) -> None:
     """Return memory that has no bytes to the allocator."""
     machine.account(stream.device, -nbytes)
     if number is not None:
-        machine.trace.free(number)
+        machine.trace.free(number, wanted)
 
 
 def _free(

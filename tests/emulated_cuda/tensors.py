@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.emulated_cuda import shapes
-from tests.emulated_cuda.kernels import EMPTY, count_kernels
+from tests.emulated_cuda.kernels import EMPTY, PRODUCTS, count_kernels
 from tests.emulated_cuda.machine import Machine, Memory, Order, RuleError
 from tests.emulated_cuda.shapes import plain as _plain
 from tests.emulated_cuda.trees import map_tensors, tensors_in
@@ -181,15 +181,14 @@ def count(tensor: Tensor, what: str, kernels: int = 1) -> None:
     machine.trace.work_on(stream, machine.devices).kernels[what] += kernels
 
 
-def _count(
-    machine: Machine, device: int, func: Any, args: tuple[Any, ...], written: Any, *, views: int = 0
-) -> None:
-    """Count the kernels of an operation."""
-    results = tensors_in(written)
-    kernels = count_kernels(func, args, results, is_view=bool(views))
+def _count(machine: Machine, device: int, func: Any, args: tuple[Any, ...], written: Any) -> None:
+    """Count the kernels of an operation that returns no view."""
+    kernels = count_kernels(func, args, tensors_in(written))
     if kernels:
         stream = machine.streams.index(machine.stream(device))
         machine.trace.work_on(stream, machine.devices).kernels[str(func)] += kernels
+        if func in PRODUCTS:
+            machine.trace.multiply(stream)
 
 
 def _computed(machine: Machine, func: Any, args: Any, kwargs: Any) -> Any:

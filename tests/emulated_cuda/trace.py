@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
+WORKSPACE_BYTES = (2 * 4096 + 8 * 16) << 10
+"""cuBLAS' workspace for each stream on GPUs before Hopper (torch's CUDABlas.cpp)."""
+
+
 class Kind(Enum):
     """What happened."""
 
@@ -28,6 +32,7 @@ class Event:
     nbytes  requested, without rounding
     stream  number of the stream that was current
     pool    private pool of the graph that is being captured; 0: the common pools
+    library a workspace of a library, not a tensor
     phase   name of the phase that begins
     """
 
@@ -37,6 +42,7 @@ class Event:
     stream: int = 0
     pool: int = 0
     phase: str = ""
+    library: bool = False
 
 
 @dataclass
@@ -66,6 +72,8 @@ class Trace:
         self._phase = ""
         self._pool = threading.local()
         self._count = 0
+        self._workspaces: set[tuple[int, int]] = set()
+        self._of_pools: dict[int, int] = {}
         self._lock = threading.RLock()
 
     def begin(self, phase: str) -> None:
@@ -88,19 +96,37 @@ class Trace:
         """Count a wait of the host."""
         self.work.syncs[what] += 1
 
-    def allocate(self, nbytes: int, stream: int) -> int:
+    def allocate(self, nbytes: int, stream: int, *, library: bool = False) -> int:
         """Record an allocation; return its number."""
         with self._lock:
             self._count += 1
-            pool = getattr(self._pool, "number", 0)
+            number, pool = self._count, self._current_pool
             self.events.append(
-                Event(Kind.ALLOCATE, self._count, nbytes=nbytes, stream=stream, pool=pool)
+                Event(
+                    Kind.ALLOCATE, number, nbytes=nbytes, stream=stream, pool=pool, library=library
+                )
             )
-            return self._count
+            return number
 
-    def free(self, number: int) -> None:
+    def free(self, number: int, nbytes: int) -> None:
         """Record that an allocation was freed."""
-        self.events.append(Event(Kind.FREE, number))
+        self.events.append(Event(Kind.FREE, number, nbytes=nbytes))
+
+    def multiply(self, stream: int) -> None:
+        """Record that cuBLAS is used on a stream: the first time it gets a workspace there.
+
+        A captured graph has one of its own, which lives as long as the graph.
+        """
+        place = (stream, self._current_pool)
+        if place not in self._workspaces:
+            self._workspaces.add(place)
+            number = self.allocate(WORKSPACE_BYTES, stream, library=True)
+            if self._current_pool:
+                self._of_pools[self._current_pool] = number
+
+    @property
+    def _current_pool(self) -> int:
+        return int(getattr(self._pool, "number", 0))
 
     def empty_cache(self) -> None:
         """Record that unused memory was returned to the driver."""
@@ -108,6 +134,9 @@ class Trace:
 
     def drop_pool(self, number: int) -> None:
         """Record that a graph was destroyed."""
+        workspace = self._of_pools.pop(number, None)
+        if workspace is not None:
+            self.events.append(Event(Kind.FREE, workspace, nbytes=WORKSPACE_BYTES))
         self.events.append(Event(Kind.DROP_POOL, number))
 
     @contextmanager
