@@ -40,16 +40,16 @@ class OutOfDeviceMemoryError(Exception):
     """The driver has no memory left, also after everything unused was returned to it."""
 
 
-class _Block:
-    """A range of a segment."""
+class Block:
+    """A range of a segment; it does not change its place."""
 
     __slots__ = ("address", "following", "is_free", "preceding", "segment", "size")
 
     def __init__(self, segment: _Segment, address: int, size: int) -> None:
         self.segment, self.address, self.size = segment, address, size
         self.is_free = True
-        self.preceding: _Block | None = None
-        self.following: _Block | None = None
+        self.preceding: Block | None = None
+        self.following: Block | None = None
 
 
 class _Segment:
@@ -59,7 +59,7 @@ class _Segment:
 
     def __init__(self, key: PoolKey, size: int) -> None:
         self.key, self.size = key, size
-        self.last: _Block | None = None
+        self.last: Block | None = None
 
 
 @dataclass
@@ -96,12 +96,12 @@ class CachingAllocator:
     allocated: int = 0
     driver_calls: int = 0
     flushes: int = 0
-    _free: dict[PoolKey, list[tuple[int, int, _Block]]] = field(default_factory=dict)
+    _free: dict[PoolKey, list[tuple[int, int, Block]]] = field(default_factory=dict)
     _grown: dict[PoolKey, _Segment] = field(default_factory=dict)
     _dropped: set[int] = field(default_factory=set)
     _next_address: int = 0
 
-    def allocate(self, nbytes: int, stream: int = 0, pool: int = 0) -> _Block:
+    def allocate(self, nbytes: int, stream: int = 0, pool: int = 0) -> Block:
         """Return a block. Raises OutOfDeviceMemoryError."""
         size = max(_GRANULE, -(-nbytes // _GRANULE) * _GRANULE)
         key = (stream, size <= _SMALL_SIZE, pool)
@@ -111,7 +111,7 @@ class CachingAllocator:
         self.allocated += block.size
         return block
 
-    def free(self, block: _Block) -> None:
+    def free(self, block: Block) -> None:
         """Return a block to its pool."""
         self.allocated -= block.size
         block.is_free = True
@@ -136,13 +136,13 @@ class CachingAllocator:
 
     # --- finding memory ---------------------------------------------------------------------------
 
-    def _take_free(self, key: PoolKey, size: int) -> _Block | None:
+    def _take_free(self, key: PoolKey, size: int) -> Block | None:
         """Return the smallest free block that is large enough."""
         blocks = self._free.get(key, [])
         place = bisect.bisect_left(blocks, (size, -1))
         return blocks.pop(place)[2] if place < len(blocks) else None
 
-    def _request(self, key: PoolKey, size: int) -> _Block:
+    def _request(self, key: PoolKey, size: int) -> Block:
         """Return memory from the driver."""
         if self.expandable and not key[2]:
             return self._expand(key, size)
@@ -154,11 +154,11 @@ class CachingAllocator:
             wanted = -(-size // _LARGE_STEP) * _LARGE_STEP
         self._reserve(wanted)
         segment = _Segment(key, wanted)
-        block = _Block(segment, self._address(wanted), wanted)
+        block = Block(segment, self._address(wanted), wanted)
         segment.last = block
         return block
 
-    def _expand(self, key: PoolKey, size: int) -> _Block:
+    def _expand(self, key: PoolKey, size: int) -> Block:
         """Map pages behind the segment's end; a free block there becomes part of the result."""
         page = _SMALL_SEGMENT if key[1] else _MEDIUM_SEGMENT
         segment = self._grown.setdefault(key, _Segment(key, 0))
@@ -167,7 +167,7 @@ class CachingAllocator:
         wanted = -(-(size - there) // page) * page
         self._reserve(wanted)
         last = segment.last  # a flush may have shortened the segment
-        added = _Block(segment, self._address(wanted), wanted)
+        added = Block(segment, self._address(wanted), wanted)
         added.preceding = last
         if last is not None:
             last.following = added
@@ -195,7 +195,7 @@ class CachingAllocator:
 
     # --- blocks -----------------------------------------------------------------------------------
 
-    def _split(self, block: _Block, size: int) -> None:
+    def _split(self, block: Block, size: int) -> None:
         """Split off what is not needed, if that is worth it."""
         rest = block.size - size
         if rest <= 0:
@@ -203,7 +203,7 @@ class CachingAllocator:
         small = block.segment.key[1]
         if not (rest >= _GRANULE if small or self.expandable else rest > _SMALL_SIZE):
             return
-        other = _Block(block.segment, block.address + size, rest)
+        other = Block(block.segment, block.address + size, rest)
         other.preceding, other.following = block, block.following
         if block.following is not None:
             block.following.preceding = other
@@ -212,7 +212,7 @@ class CachingAllocator:
         block.following, block.size = other, size
         self._insert(other)
 
-    def _join(self, block: _Block, other: _Block) -> _Block:
+    def _join(self, block: Block, other: Block) -> Block:
         """Return one block for two neighbours."""
         first, second = (other, block) if other is block.preceding else (block, other)
         first.size += second.size
@@ -224,17 +224,17 @@ class CachingAllocator:
         first.is_free = True
         return first
 
-    def _insert(self, block: _Block) -> None:
+    def _insert(self, block: Block) -> None:
         entry = (block.size, block.address, block)
         bisect.insort(self._free.setdefault(block.segment.key, []), entry, key=lambda e: e[:2])
 
-    def _remove(self, block: _Block) -> None:
+    def _remove(self, block: Block) -> None:
         blocks = self._free[block.segment.key]
         place = bisect.bisect_left(blocks, (block.size, block.address))
         assert blocks[place][2] is block
         blocks.pop(place)
 
-    def _release(self, block: _Block) -> None:
+    def _release(self, block: Block) -> None:
         """Return a free block to the driver if nothing else is in its segment."""
         if self.expandable and not block.segment.key[2]:
             self._shrink(block)
@@ -243,7 +243,7 @@ class CachingAllocator:
             self.reserved -= block.size
             self.driver_calls += 1
 
-    def _shrink(self, block: _Block) -> None:
+    def _shrink(self, block: Block) -> None:
         """Unmap the whole pages at the end of an expandable segment."""
         page = _SMALL_SEGMENT if block.segment.key[1] else _MEDIUM_SEGMENT
         whole = block.size // page * page
@@ -269,7 +269,7 @@ def replay(events: Iterable[Event], allocator: CachingAllocator) -> dict[str, Us
     """
     phases: dict[str, Usage] = {}
     usage = phases.setdefault("", Usage())
-    blocks: dict[int, tuple[_Block, bool]] = {}
+    blocks: dict[int, tuple[Block, bool]] = {}
     requested = 0
 
     def look() -> None:

@@ -38,6 +38,11 @@ class DeviceNames(TorchFunctionMode):
         values = dict(kwargs or {})
         if func is torch.device:
             return func(*args, **values)
+        if self._machine.shapes_only and args and isinstance(args[0], EmulatedTensor):
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                return shapes.attention(*args, **values)
+            if func is torch.nn.functional.rms_norm:
+                return shapes.rms_norm(*args, **values)
         if func is Tensor.cuda:
             device = args[1] if len(args) > 1 else values.pop("device", None)
             device = "cuda" if device is None else device
@@ -53,11 +58,6 @@ class DeviceNames(TorchFunctionMode):
             return None
         if func is Tensor.is_pinned:
             return args[0].untyped_storage().data_ptr() in self._machine.pinned
-        if self._machine.shapes_only and args and isinstance(args[0], EmulatedTensor):
-            if func is torch.nn.functional.scaled_dot_product_attention:
-                return shapes.attention(*args, **values)
-            if func is torch.nn.functional.rms_norm:
-                return shapes.rms_norm(*args, **values)
         if func is torch.nn.functional.rms_norm and args[0].is_cuda:
             # One kernel on a GPU; a CPU build takes it apart.
             return torch.ops.emulated_cuda.rms_norm(args[0], **values)

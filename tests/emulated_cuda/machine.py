@@ -111,9 +111,7 @@ class Memory:
         weakref.finalize(self, _free, machine, stream, flat, nbytes, self.users)
 
 
-def _forget(
-    machine: Machine, stream: Stream, nbytes: int, number: int | None, wanted: int
-) -> None:
+def _forget(machine: Machine, stream: Stream, nbytes: int, number: int | None, wanted: int) -> None:
     """Return memory that has no bytes to the allocator."""
     machine.account(stream.device, -nbytes)
     if number is not None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-
 WORKSPACE_BYTES = (2 * 4096 + 8 * 16) << 10
 """cuBLAS' workspace for each stream on GPUs before Hopper (torch's CUDABlas.cpp)."""
 
