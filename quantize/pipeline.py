@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 import cogvlm2_lite
+from cogvlm2_lite.devices import Compute
+from cogvlm2_lite.engine.replan import out_of_memory
 from cogvlm2_lite.errors import CheckpointError, ConversionError, DoesNotFitError
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, MIB, format_bytes
@@ -154,10 +156,11 @@ def convert(
                     calibrated = None
                     if calibrate is not None:
                         task = calibrate(base, effort.work or job.folder)
-                        yield from Calibrator(task).run()
-                        decided = decided or (
-                            yield from HeldOutEvaluation(task, base, limit, job.folder).run()
-                        )
+                        with _explain_out_of_memory(task.compute):
+                            yield from Calibrator(task).run()
+                            decided = decided or (
+                                yield from HeldOutEvaluation(task, base, limit, job.folder).run()
+                            )
                         recipe = _apply(base, decided)
                         yield from _decision_events(recipe, decided)
                         calibrated = CalibratedWeights(task.folder, decided.dropped)
@@ -554,6 +557,24 @@ def _finished(destination: Path, started: float, *, already: bool) -> Finished:
         result_bytes=sum(shard.nbytes for shard in manifest.shards.values()),
         manifest_sha256=hashlib.sha256((destination / MANIFEST_NAME).read_bytes()).hexdigest(),
     )
+
+
+@contextmanager
+def _explain_out_of_memory(compute: Compute) -> Iterator[None]:
+    """Turn an error of torch about memory into a DoesNotFitError that explains it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        first_line = str(error).strip().partition("\n")[0].rstrip(".")
+        raise DoesNotFitError(
+            "The memory of {device} is not enough for the calibration: {why}.",
+            hint="Finished blocks are kept. Close other programs that use this memory and run the "
+            "same command again: it continues where it stopped. Or add --device cpu --restart.",
+            device=compute.device,
+            why=first_line,
+        ) from error
 
 
 @contextmanager

@@ -74,7 +74,8 @@ class Backend(ABC):
                        it
     loads_ahead        whether another thread may load weights while this one computes
     launches_kernels   whether the host launches a kernel for every operation of torch. Then a
-                       decode step takes fewer operations, and its attention is split over the keys
+                       decode step takes fewer operations, its attention is split over the keys,
+                       and a calibration rounds matrices together
     has_convolutions   whether torch's convolutions are used; otherwise a matrix product
     """
 

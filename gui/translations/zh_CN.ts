@@ -3563,6 +3563,14 @@
         <translation>int8 是 CogVLM2 Lite 自己的存储方式：普通 transformers 无法加载此文件夹。</translation>
     </message>
     <message>
+        <source>The memory of {device} is not enough for the calibration: {why}.</source>
+        <translation>{device} 的内存不足以进行校准：{why}。</translation>
+    </message>
+    <message>
+        <source>Finished blocks are kept. Close other programs that use this memory and run the same command again: it continues where it stopped. Or add --device cpu --restart.</source>
+        <translation>已完成的层会保留。请关闭占用此内存的其他程序，再次运行同一命令：它会从中断处继续。或者加上 --device cpu --restart。</translation>
+    </message>
+    <message>
         <source>Check its permissions and the disk, or choose another destination. Finished work is kept.</source>
         <translation>请检查其权限和磁盘，或选择其他目标。已完成的部分会保留。</translation>
     </message>

@@ -23,6 +23,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -32,16 +33,18 @@ from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.devices import Compute
 from cogvlm2_lite.engine.activations import FolderActivations
 from cogvlm2_lite.engine.layer_major import LayerMajorWalk, StageVisit
+from cogvlm2_lite.engine.replan import out_of_memory
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.samples.pixels import SamplePixels
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.text import Text
-from cogvlm2_lite.units import format_bytes
+from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
 from cogvlm2_lite.weights.slots import Linear, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
+from quantize.calibration.batched import MAX_TOGETHER, BatchRounder, Problem
 from quantize.calibration.gptq import (
     Calibration,
     RoundedMatrix,
@@ -68,6 +71,13 @@ MAX_INPUTS = 65_536
 
 MAX_HELD_OUT_INPUTS = 2048
 """Held-out inputs that evaluate a matrix."""
+
+_ROUNDING_HESSIANS = 4
+"""Matrices of the size of a Hessian for which rounding on the CPU needs memory, and its weights."""
+_SPARE_RAM_BYTES = 2 * GIB
+"""RAM that is left for other programs when Hessians stay in RAM."""
+
+_Observed = tuple[Linear, ObservedWeight]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +157,48 @@ class CalibratedWeights:
         return found
 
 
+class _Judge:
+    """Compares a calibrated matrix with round to nearest, on the held-out inputs.
+
+    nearest_error  error of round to nearest
+    error          error of the better one
+    reason         why round to nearest is kept; "" if it is not
+    """
+
+    def __init__(self, seen: ObservedWeight, how: Calibration) -> None:
+        self._seen, self._how = seen, how
+        self.weight = seen.dequantize(torch.float32)
+        self._held_out = seen.check.inputs
+        self.best = round_to_nearest(self.weight, double_quant=how.double_quant)
+        self.error = self.nearest_error = self.error_of(self.best.values)
+        self.reason: str = ""
+
+    @property
+    def can_compare(self) -> bool:
+        return 0 < self.nearest_error < float("inf")
+
+    def error_of(self, values: Tensor) -> float:
+        """Return the mean squared error of the outputs."""
+        change = self.weight - values
+        if self._held_out is None:  # nothing was held out
+            return expected_error(change, self._seen.fit.matrix())
+        return output_error(change, self._held_out)
+
+    def compare(self, tried: RoundedMatrix | ArithmeticError | None) -> None:
+        """Keep the better of both.
+
+        tried  the calibrated matrix, or why there is none; None if nothing can be compared
+        """
+        if tried is None:
+            self.reason = Text("no sample reached it")
+        elif isinstance(tried, ArithmeticError):
+            self.reason = Text(tried.args[0])
+        elif (error := self.error_of(tried.values)) < self.error:
+            self.best, self.error = tried, error
+        else:
+            self.reason = Text("round to nearest is better on the held-out samples")
+
+
 class Calibrator:
     """Carries out a task; `run` resumes after the last finished stage."""
 
@@ -164,6 +216,9 @@ class Calibrator:
         self._activations = FolderActivations(self._work, task.identity)
         self._rows: dict[str, Calibrated] = {}
         self._rounding_s = 0.0
+        self._rounder: BatchRounder | None = None
+        if task.compute.backend.launches_kernels:
+            self._rounder = BatchRounder(self._network.device)
 
     @torch.inference_mode()
     def run(self) -> Iterator[CalibrationProgress | Calibrated]:
@@ -216,14 +271,42 @@ class Calibrator:
             for seen in observed:
                 seen.held_out = is_held_out(group)
             visit.output(key)
-        for linear, seen in zip(chosen, observed, strict=True):
-            seen.fit.spill(self._work / "hessians" / linear.name)
-        for linear, seen in zip(chosen, observed, strict=True):
+        pairs = list(zip(chosen, observed, strict=True))
+        in_ram = self._fits_in_ram([linear.in_features for linear in chosen])
+        for linear, seen in pairs:
+            if in_ram:
+                seen.fit.keep()
+            else:
+                seen.fit.spill(self._work / "hessians" / linear.name)
+        for batch in self._batches(pairs):
             began = time.monotonic()
-            row = self._round(linear, seen)
-            seen.fit.forget()
+            rows = self._round(batch)
+            for _, seen in batch:
+                seen.fit.forget()
             self._rounding_s += time.monotonic() - began
-            yield row
+            yield from rows
+
+    def _fits_in_ram(self, widths: Sequence[int]) -> bool:
+        """Return whether the Hessians of a stage can stay in RAM next to what rounding needs."""
+        needed = _ROUNDING_HESSIANS * 4 * max(widths) ** 2
+        if not self._task.compute.backend.uses_ram:
+            needed = sum(4 * width**2 for width in widths)
+        return psutil.virtual_memory().available >= needed + _SPARE_RAM_BYTES
+
+    def _batches(self, pairs: Sequence[_Observed]) -> list[list[_Observed]]:
+        """Return the matrices that are rounded together: those of one shape, on a GPU."""
+        if self._rounder is None:
+            return [[pair] for pair in pairs]
+        found: list[list[_Observed]] = []
+        shapes: dict[tuple[int, int], list[_Observed]] = {}
+        for linear, seen in pairs:
+            shape = (linear.out_features, linear.in_features)
+            most = max(MAX_TOGETHER // (shape[0] * shape[1]), 1)
+            if len(shapes.setdefault(shape, [])) in (0, most):
+                shapes[shape] = []
+                found.append(shapes[shape])
+            shapes[shape].append((linear, seen))
+        return found
 
     def _observe(self, linear: Linear, rows: Callable[[Part], int]) -> ObservedWeight:
         """Put a weight that collects its inputs into a slot.
@@ -243,43 +326,67 @@ class Calibrator:
         linear.stored = seen
         return seen
 
-    def _round(self, linear: Linear, seen: ObservedWeight) -> Calibrated:
-        """Round a matrix, keep the better of calibrated and nearest, and put it into the slot."""
-        how, weight = self._task.how, seen.dequantize(torch.float32)
-        plain = round_to_nearest(weight, double_quant=how.double_quant)
-        best, reason = plain, ""
-        held_out = seen.check.inputs
+    def _round(self, batch: Sequence[_Observed]) -> list[Calibrated]:
+        """Round matrices, and put the better of calibrated and nearest into their slots.
 
-        def error_of(values: Tensor) -> float:
-            change = weight - values
-            if held_out is None:  # nothing was held out
-                return expected_error(change, seen.fit.matrix())
-            return output_error(change, held_out)
+        If memory runs out, they are rounded one by one, with the same result. Raises what torch
+        raises if it runs out for a single matrix.
+        """
+        try:
+            return self._try_to_round(batch)
+        except RuntimeError as error:
+            if len(batch) == 1 or not out_of_memory(error):
+                raise
+        if self._rounder is not None:
+            self._rounder.forget()
+        self._task.compute.backend.release_unused()
+        return [row for pair in batch for row in self._round([pair])]
 
-        before = after = error_of(plain.values)
-        if not before > 0 or before == float("inf"):
-            reason = Text("no sample reached it")
-        else:
+    def _try_to_round(self, batch: Sequence[_Observed]) -> list[Calibrated]:
+        how = self._task.how
+        judges = [_Judge(seen, how) for _, seen in batch]
+        problems = [
+            Problem(weight=judge.weight, hessian=seen.fit.matrix, inputs=seen.fit.count)
+            for judge, (_, seen) in zip(judges, batch, strict=True)
+            if judge.can_compare
+        ]
+        tried = iter(self._rounded(problems))
+        rows = []
+        for judge, (linear, seen) in zip(judges, batch, strict=True):
+            judge.compare(next(tried) if judge.can_compare else None)
+            rows.append(self._finish(linear, seen, judge))
+        return rows
+
+    def _rounded(self, problems: Sequence[Problem]) -> list[RoundedMatrix | ArithmeticError]:
+        how = self._task.how
+        if self._rounder is not None:
+            return self._rounder.round(problems, how) if problems else []
+        found: list[RoundedMatrix | ArithmeticError] = []
+        for problem in problems:
             try:
-                tried = round_matrix(weight, seen.fit.matrix, seen.fit.count, how)
-                error = error_of(tried.values)
-                if error < before:
-                    best, after = tried, error
-                else:
-                    reason = Text("round to nearest is better on the held-out samples")
+                found.append(round_matrix(problem.weight, problem.hessian, problem.inputs, how))
             except ArithmeticError as error:
-                reason = Text(error.args[0])
+                found.append(error)
+        return found
+
+    def _finish(self, linear: Linear, seen: ObservedWeight, judge: _Judge) -> Calibrated:
+        """Save what was decided of a matrix, and put it into the slot."""
         row = Calibrated(
             tensor=linear.name,
             inputs=seen.fit.count,
-            error=after,
-            nearest_error=before,
-            int8_error=error_of(int8_values(weight)) if before > 0 else 0.0,
-            kept="nearest" if reason else "calibrated",
-            reason=reason,
+            error=judge.error,
+            nearest_error=judge.nearest_error,
+            int8_error=judge.error_of(int8_values(judge.weight))
+            if judge.nearest_error > 0
+            else 0.0,
+            kept="nearest" if judge.reason else "calibrated",
+            reason=judge.reason,
         )
+        best = judge.best
+        bias = None
+        if not judge.reason:
+            bias = self._correct_bias(linear, judge.weight - best.values, seen)
         self._rows[row.tensor] = row
-        bias = self._correct_bias(linear, weight - best.values, seen) if not reason else None
         self._save_matrix(linear.name, best, row)
         if bias is not None:
             assert linear.bias is not None

@@ -24,6 +24,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, expand_scales, nest_scales
 
@@ -31,7 +32,7 @@ _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of the largest magnitude of a group that are tried as its scale."""
 _REFITS = 2
 """Least-squares updates of a scale from each start."""
-_BLOCK = 128
+BLOCK = 128
 """Columns whose errors reach the later columns in one product (the paper's lazy batch)."""
 _WIDE = 512
 """Rows of a square matrix that are moved or inverted at a time."""
@@ -41,6 +42,8 @@ _CELLS = 64
 """Intervals between -1 and 1 in the table that finds a level."""
 _SEARCHED = 2**18
 """Weights whose scales are searched at a time: the intermediate tensors stay in a core's cache."""
+_SEARCHED_FEW_LAUNCHES = 2**24
+"""The same where an operation takes long to start: the intermediate tensors take 0.5 GiB."""
 _TINY = 1e-12
 
 
@@ -104,7 +107,7 @@ def round_matrix(
     weight = weight.float()
     # 1  From the Hessian: the importance of each column (its diagonal), the order in which GPTQ
     #    rounds columns, and the factor of its inverse that spreads errors over later columns.
-    importance, order, factor = _prepare(hessian(), inputs, how)
+    importance, order, factor = prepare(hessian(), inputs, how)
     # 2  A scale for each group of 64 weights in a row. Scales come before codes: GPTQ rounds the
     #    columns of a group one after another, in any order, and all of them use one scale.
     scales = search_scales(weight, importance, how)
@@ -180,35 +183,42 @@ def damp(hessian: Tensor, inputs: int, least: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tables:
+class LevelTables:
     """Tables that find the nearest level without a search.
 
     levels  [16] the values of the codes
-    bounds  [16] the midpoint between a code's level and the next one; the last is infinite
+    between [15] the midpoints between a code's level and the next one
+    bounds  [16] the same, and infinity
     cells   [64] the code at the lower edge of each of 64 equal intervals from -1 to 1; no interval
             contains two bounds
+    few_launches  whether the device should search `between` in one operation instead
     """
 
     levels: Tensor
+    between: Tensor
     bounds: Tensor
     cells: Tensor
+    few_launches: bool
 
 
 @cache
-def _tables(device: torch.device) -> _Tables:
+def level_tables(device: torch.device) -> LevelTables:
+    """Return the tables of a device."""
     known = torch.tensor(NF4_LEVELS)
     bounds = (known[1:] + known[:-1]) / 2
     edges = torch.arange(_CELLS) / (_CELLS // 2) - 1
-    return _Tables(
+    return LevelTables(
         levels=known.to(device),
+        between=bounds.to(device),
         bounds=torch.cat((bounds, torch.tensor([float("inf")]))).to(device),
         cells=torch.bucketize(edges, bounds).to(torch.int32).to(device),
+        few_launches=backend_of(device).launches_kernels,
     )
 
 
 def levels(codes: Tensor) -> Tensor:
     """Return the levels of codes, float32."""
-    return _look_up(_tables(codes.device).levels, codes.to(torch.int32))
+    return _look_up(level_tables(codes.device).levels, codes.to(torch.int32))
 
 
 def nearest_codes(weight: Tensor, grid: Tensor) -> Tensor:
@@ -216,18 +226,20 @@ def nearest_codes(weight: Tensor, grid: Tensor) -> Tensor:
 
     weight, grid  of one shape; grid holds each weight's scale, which may be negative or zero
     """
-    return _nearest(weight, _safe(grid)).to(torch.uint8)
+    return _nearest(weight, safe_scales(grid)).to(torch.uint8)
 
 
-def _safe(grid: Tensor) -> Tensor:
+def safe_scales(grid: Tensor) -> Tensor:
     """Return scales that are safe to divide by: those near zero become 1e-12."""
     return torch.where(grid.abs() < _TINY, torch.full_like(grid, _TINY), grid)
 
 
 def _nearest(weight: Tensor, grid: Tensor) -> Tensor:
     """Return the nearest codes, int32; no scale may be zero. Ties go to the lower level."""
-    tables, half = _tables(weight.device), _CELLS // 2
+    tables, half = level_tables(weight.device), _CELLS // 2
     ratio = weight / grid
+    if tables.few_launches:
+        return torch.bucketize(ratio, tables.between, out_int32=True)
     # The interval of the ratio leaves at most two levels; a comparison with their midpoint decides.
     cell = (ratio * half).add_(half).clamp_(0, _CELLS - 1).to(torch.int32)
     low = _look_up(tables.cells, cell)
@@ -256,24 +268,26 @@ def as_read(scales: Tensor, *, double_quant: bool) -> Tensor:
 def search_scales(weight: Tensor, importance: Tensor, how: Calibration) -> Tensor:
     """Return the scale of each group that rounds it best, weighted by its columns' importance.
 
-    weight [rows, columns] float32, importance [columns]; returns [rows, columns / 64] float32
+    weight [rows, columns] float32, importance [columns]; returns [rows, columns / 64] float32. All
+    three may have a dimension of several matrices in front.
     """
-    heavy = importance.view(1, -1, NF4_GROUP)
-    step = max(_SEARCHED // weight.shape[1], 1)
-    places = range(0, len(weight), step)
-    return torch.cat([_search_rows(weight[n : n + step], heavy, how) for n in places])
+    heavy = importance.view(*importance.shape[:-1], 1, -1, NF4_GROUP)
+    few, rows = level_tables(weight.device).few_launches, weight.shape[-2]
+    step = max((_SEARCHED_FEW_LAUNCHES if few else _SEARCHED) // (weight.numel() // rows), 1)
+    pieces = (weight[..., first : first + step, :] for first in range(0, rows, step))
+    return torch.cat([_search_rows(piece, heavy, how) for piece in pieces], dim=-2)
 
 
 def _search_rows(weight: Tensor, heavy: Tensor, how: Calibration) -> Tensor:
-    """Return the scales of some rows; heavy [1, groups, 64].
+    """Return the scales of some rows; heavy [..., 1, groups, 64].
 
     Each start is a share of the group's largest magnitude with one of both signs. From each, two
     steps alternate: choose the nearest codes for the scale, then the scale that fits these codes
     best. Neither step raises the error, but they end in a local minimum that depends on the start;
     so several starts are tried and the best result is kept.
     """
-    groups = weight.view(len(weight), -1, NF4_GROUP)
-    largest = groups.abs().amax(dim=2)
+    groups = weight.view(*weight.shape[:-1], -1, NF4_GROUP)
+    largest = groups.abs().amax(dim=-1)
     if not how.search:
         return largest
     weighted = heavy * groups
@@ -282,11 +296,11 @@ def _search_rows(weight: Tensor, heavy: Tensor, how: Calibration) -> Tensor:
         for share in _SHRINK:
             scale = sign * share * largest
             for _ in range(_REFITS + 1):
-                found = levels(_nearest(groups, _safe(scale).unsqueeze(2)))
+                found = levels(_nearest(groups, safe_scales(scale).unsqueeze(-1)))
                 # The error is the sum of heavy * (groups - found * scale)^2, expanded, without the
                 # term heavy * groups^2, which does not depend on the scale.
-                top = (weighted * found).sum(dim=2)
-                bottom = (heavy * found.square()).sum(dim=2)
+                top = (weighted * found).sum(dim=-1)
+                bottom = (heavy * found.square()).sum(dim=-1)
                 error = scale * (scale * bottom - 2 * top)
                 better = error < least
                 # The least-squares scale for these codes is tried next.
@@ -295,9 +309,7 @@ def _search_rows(weight: Tensor, heavy: Tensor, how: Calibration) -> Tensor:
     return best
 
 
-def _prepare(
-    hessian: Tensor, inputs: int, how: Calibration
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def prepare(hessian: Tensor, inputs: int, how: Calibration) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return each column's importance, the order in which columns are rounded, and the factor that
     spreads their errors (None without GPTQ). Overwrites the Hessian."""
     damped = damp(hessian, inputs, how.damping)
@@ -367,11 +379,11 @@ def _gptq(target: Tensor, factor: Tensor, grid: Tensor, order: Tensor) -> Tensor
     Returns codes [columns, rows] uint8
     """
     columns = len(target)
-    rest, scales = target[order], _safe(grid[order])
+    rest, scales = target[order], safe_scales(grid[order])
     codes = torch.empty_like(rest, dtype=torch.uint8)
-    errors = torch.empty_like(rest[:_BLOCK])
-    for begin in range(0, columns, _BLOCK):
-        end = min(begin + _BLOCK, columns)
+    errors = torch.empty_like(rest[:BLOCK])
+    for begin in range(0, columns, BLOCK):
+        end = min(begin + BLOCK, columns)
         for column in range(begin, end):
             now, scale, spread = rest[column], scales[column], factor[column]
             # 1  Round the column, which contains the errors spread by the columns before it.
@@ -399,10 +411,10 @@ def _coordinate_descent(target: Tensor, hessian: Tensor, grid: Tensor, codes: Te
                   minimum of a parabola, rounded to the grid.
     """
     columns, changed = len(target), False
-    grid = _safe(grid)
+    grid = safe_scales(grid)
     change = target - levels(codes) * grid
-    for begin in range(0, columns, _BLOCK):
-        end = min(begin + _BLOCK, columns)
+    for begin in range(0, columns, BLOCK):
+        end = min(begin + BLOCK, columns)
         # 1  The gradient of the error for the block's columns, [columns of the block, rows].
         pull = hessian[begin:end] @ change
         for column in range(begin, end):

@@ -24,15 +24,20 @@ class Hessian:
         self._every = every
         self._sum: Tensor | None = torch.zeros(columns, columns, device=device)
         self._first = torch.zeros(columns, device=device)
+        self._in_ram: Tensor | None = None
         self._file: Path | None = None
 
     def add(self, x: Tensor) -> None:
         """Add inputs [..., columns] to the sums."""
-        assert self._sum is not None, "nothing is added after `spill`"
+        assert self._sum is not None, "nothing is added after `keep` or `spill`"
         rows = x.reshape(-1, x.shape[-1])[:: self._every].float()
         self.count += rows.shape[0]
         self._sum.addmm_(rows.t(), rows)
         self._first += rows.sum(dim=0)
+
+    def keep(self) -> None:
+        """Keep the Hessian in RAM until `forget`, and free the memory of a GPU."""
+        self._in_ram, self._sum = self._mean_square().cpu(), None
 
     def spill(self, file: Path) -> None:
         """Write the Hessian to the disk and free its memory.
@@ -40,24 +45,29 @@ class Hessian:
         The Hessians of a decoder layer take 2.2 GB together, and rounding needs memory for three of
         the largest.
         """
-        assert self._sum is not None
-        self._sum /= max(self.count, 1)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._sum.cpu().numpy().tofile(file)
+        self._mean_square().cpu().numpy().tofile(file)
         self._file, self._sum = file, None
 
     def matrix(self) -> Tensor:
-        """Return the Hessian, read from the disk each time: [columns, columns] float32; zeros
-        without inputs."""
-        assert self._file is not None, "the Hessian is read after `spill`"
+        """Return a new copy of the Hessian: [columns, columns] float32; zeros without inputs."""
+        if self._in_ram is not None:
+            return self._in_ram.to(self._first.device, copy=True)
+        assert self._file is not None, "the Hessian is read after `keep` or `spill`"
         columns = len(self._first)
         found = torch.from_numpy(np.fromfile(self._file, dtype=np.float32))
         return found.view(columns, columns).to(self._first.device)
 
     def forget(self) -> None:
-        """Delete the Hessian from the disk."""
+        """Delete the Hessian from RAM or from the disk."""
+        self._in_ram = None
         if self._file is not None:
             self._file.unlink(missing_ok=True)
+
+    def _mean_square(self) -> Tensor:
+        assert self._sum is not None, "it was kept or spilled already"
+        self._sum /= max(self.count, 1)
+        return self._sum
 
     @property
     def mean(self) -> Tensor:

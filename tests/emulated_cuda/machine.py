@@ -58,7 +58,8 @@ class Stream:
 
     def run_to(self, mark: int) -> None:
         """Run the first `mark` works that were ever queued."""
-        with self.machine.lock:
+        # What was made in inference mode may be changed only there, and work may run after its end.
+        with self.machine.lock, torch.inference_mode():
             while self._done < mark and self._queue:
                 work = self._queue.popleft()
                 self._done += 1
