@@ -152,6 +152,10 @@ class Backend(ABC):
         memory are returned as they are."""
         return [tensor.cpu() for tensor in tensors]
 
+    def cache_bytes(self, device: torch.device) -> int:
+        """Return the size of the cache between a GPU and its memory; 0 if unknown."""
+        return 0
+
     def graph_capture(self, device: torch.device) -> CaptureGraph | None:
         """Return a function that captures decode steps as graphs; None if there is none."""
         return None

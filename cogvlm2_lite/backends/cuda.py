@@ -266,6 +266,11 @@ class CudaBackend(Backend):
                 raise
             return torch.empty(tensor.shape, dtype=tensor.dtype)
 
+    def cache_bytes(self, device: torch.device) -> int:
+        """Return the size of the GPU's L2 cache; 0 if this torch doesn't report it."""
+        properties = self._torch.cuda.get_device_properties(device)
+        return int(getattr(properties, "L2_cache_size", 0))
+
     def graph_capture(self, device: torch.device) -> CaptureGraph | None:
         """Return a function that captures a CUDA graph."""
         return partial(_capture, device)

@@ -10,8 +10,9 @@ memory for activations does not grow with the length of a conversation."""
 
 KERNEL_SCRATCH_BYTES = 32 * 1024**2
 """Dequantized rows of a matrix (at most 24 MiB, weights/kernels/dequantize.py), or rearranged
-inputs and sums (at most 28 MiB, weights/kernels/gemm_amx.c), and the scales of a matrix. Allocated
-at the first multiplication and kept, also while decoding."""
+inputs and sums (at most 28 MiB, weights/kernels/gemm_amx.c), and the scales of a matrix (at most 4
+MiB, weights/kernels/scales.py). Allocated at the first multiplication and kept, also while
+decoding."""
 
 
 def scratch_bytes(

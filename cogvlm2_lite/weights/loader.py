@@ -12,6 +12,8 @@ from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.adapter import Adapter, Pair
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
+from cogvlm2_lite.weights.kernels.matrix import row_multiple
+from cogvlm2_lite.weights.kernels.scales import SCALE_BYTES, WINDOW_GROUPS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
 from cogvlm2_lite.weights.slots import Linear, LowRank, StoredWeight, WeightSlot
@@ -49,7 +51,7 @@ class WeightLoader:
     ) -> None:
         self.catalog = catalog
         self.kernels = kernels or choose_kernels(device, dtype)
-        self.scratch = Scratch(device)
+        self.scratch = Scratch(device, _least_scratch(catalog, device, dtype, self.kernels))
         self._reader = reader or Reader(catalog)
         self._adapters = tuple(adapters)
         self._upload = backend_of(device).upload(device)
@@ -119,3 +121,27 @@ class WeightLoader:
 
 def _check_shape(stored: StoredTensor, shape: tuple[int, ...]) -> None:
     assert stored.spec.shape == shape, f"{stored.spec.name}: {stored.spec.shape}, not {shape}"
+
+
+def _least_scratch(
+    catalog: Catalog, device: torch.device, dtype: torch.dtype, kernels: KernelChoice
+) -> dict[str, int]:
+    """Return the size of the buffers for the largest chunk of any matrix, by name.
+
+    On a GPU they must never move: a CUDA graph of a decode step has their addresses, and the next
+    picture has larger matrices.
+    """
+    if backend_of(device).uses_ram:
+        return {}
+    chunks, weights, scales = kernels.int8.chunk_bytes, 0, 0
+    for stored in catalog.tensors.values():
+        if stored.kind == "dense":
+            continue
+        rows, columns = stored.spec.shape
+        multiple = 1 if stored.quant is None else row_multiple(columns, stored.quant.group)
+        height = chunks.most_rows(columns=columns, itemsize=dtype.itemsize, multiple=multiple)
+        weights = max(weights, min(rows, height) * columns * dtype.itemsize)
+        if stored.quant is not None and stored.quant.nested:
+            groups = -(-stored.spec.numel // stored.quant.group)
+            scales = max(scales, min(groups, WINDOW_GROUPS) * SCALE_BYTES)
+    return {"weights": weights, "scales": scales}

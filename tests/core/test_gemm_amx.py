@@ -95,11 +95,11 @@ def test_it_is_chosen_for_many_rows_of_bfloat16(amx: GemmAmxKernel) -> None:
     assert chosen_for(kernels, 17) == "gemm_amx"
     assert kernels.reason.endswith("AVX512-BF16 and AMX")
     assert chosen_for(choose_kernels(CPU, torch.float32), 17) != "gemm_amx"
-    assert amx.takes(17, columns=4096, group=64, dtype=BF16)
-    assert not amx.takes(16, columns=4096, group=64, dtype=BF16)
-    assert not amx.takes(17, columns=4096, group=64, dtype=torch.float32)
-    assert not amx.takes(17, columns=4128, group=64, dtype=BF16)
-    assert not amx.takes(17, columns=4096, group=32, dtype=BF16)
+    assert amx.takes(17, height=64, columns=4096, group=64, dtype=BF16)
+    assert not amx.takes(16, height=64, columns=4096, group=64, dtype=BF16)
+    assert not amx.takes(17, height=64, columns=4096, group=64, dtype=torch.float32)
+    assert not amx.takes(17, height=64, columns=4128, group=64, dtype=BF16)
+    assert not amx.takes(17, height=64, columns=4096, group=32, dtype=BF16)
     matrix, x = make_matrix(96, 128), random(2, 20, 128).bfloat16()
     got = make_four_bit(matrix, kernels).multiply(x, None)
     assert torch.equal(got, multiply(amx, matrix, x.view(40, 128)).view(2, 20, 96))
@@ -123,4 +123,4 @@ def test_without_amx_it_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen_for(kernels: KernelChoice, rows: int) -> str:
     """Return the name of the kernel that multiplies so many rows of bfloat16."""
-    return kernels.four_bit.first(rows, 4096, 64, BF16).name
+    return kernels.four_bit.first(rows, 64, 4096, 64, BF16).name

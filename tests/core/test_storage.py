@@ -17,7 +17,7 @@ from cogvlm2_lite.backends.cpu import cpu_flags
 from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.weights.kernels import built, choice, dequantize
 from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu, open_bitsandbytes
-from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import FUSED_MAX_ROWS, CudaKernel
+from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaKernel
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels
 from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel
@@ -265,7 +265,7 @@ def test_the_packed_kernel_is_for_few_rows_in_bfloat16(
     packing: KernelChoice, rows: int, dtype: torch.dtype, name: str
 ) -> None:
     weight = make_four_bit(make_matrix(64, 128), packing, packed=True)
-    assert weight.kernels.first(rows, 128, 64, dtype).name == name
+    assert weight.kernels.first(rows, 64, 128, 64, dtype).name == name
 
 
 @pytest.mark.parametrize("shape", [(33, 128), (64, 100)])
@@ -365,19 +365,22 @@ def test_a_library_that_dequantizes_wrongly_is_not_used(monkeypatch: pytest.Monk
     assert "other numbers" in chosen.reason
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize(("right", "name"), [(True, "cuda"), (False, "torch")])
 def test_gpu_kernels_are_used_only_if_their_numbers_are_right(
     right: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "_cuda_is_right", lambda device: right)
+    monkeypatch.setattr(choice, "_bitsandbytes_dequantizes_right", lambda device: right)
+    monkeypatch.setattr(choice, "rows_together", lambda device, dtype: 3)
     assert choose_kernels(torch.device("cuda"), torch.bfloat16).name == name
 
 
+@pytest.mark.cuda
 def test_gpu_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(device: torch.device) -> bool:
         raise RuntimeError("no kernel image for this GPU\nand many more lines")
 
-    monkeypatch.setattr(choice, "_cuda_is_right", fail)
+    monkeypatch.setattr(choice, "_bitsandbytes_dequantizes_right", fail)
     chosen = choose_kernels(torch.device("cuda"), torch.bfloat16)
     assert chosen.name == "torch"
     assert chosen.reason.endswith("does not work here: no kernel image for this GPU")
@@ -598,11 +601,11 @@ def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: Own) -> None:
     for dtype in DTYPES:
         most = 24 if dtype == torch.bfloat16 and gemv.level == AVX512 else 16
         for count in (1, most, most + 1):
-            fits = gemv.takes(count, columns=4096, group=64, dtype=dtype)
+            fits = gemv.takes(count, height=64, columns=4096, group=64, dtype=dtype)
             assert fits == (count <= most)
-        assert not gemv.takes(1, columns=100, group=64, dtype=dtype)
-        assert not gemv.takes(1, columns=4096, group=32, dtype=dtype)
-        assert not gemv.takes(1, columns=1 << 17, group=64, dtype=dtype)
+        assert not gemv.takes(1, height=64, columns=100, group=64, dtype=dtype)
+        assert not gemv.takes(1, height=64, columns=4096, group=32, dtype=dtype)
+        assert not gemv.takes(1, height=64, columns=1 << 17, group=64, dtype=dtype)
 
 
 def test_more_rows_than_one_pass_takes_are_each_multiplied_as_alone(own: Own) -> None:
@@ -625,9 +628,9 @@ def test_one_row_of_a_plain_bfloat16_matrix(own: Own) -> None:
     assert (got - exact).norm() / exact.norm() < TOLERANCE[torch.bfloat16]
     kernels = own.choice.dense
     name = "gemv" if own.gemv.level == AVX512 else "torch"
-    assert kernels.first(1, 1792, 0, torch.bfloat16).name == name
-    assert kernels.first(2, 1792, 0, torch.bfloat16).name == "torch"
-    assert kernels.first(1, 1792, 0, torch.float32).name == "torch"
+    assert kernels.first(1, 64, 1792, 0, torch.bfloat16).name == name
+    assert kernels.first(2, 64, 1792, 0, torch.bfloat16).name == "torch"
+    assert kernels.first(1, 64, 1792, 0, torch.float32).name == "torch"
 
 
 def test_a_library_built_before_a_change_of_its_functions_is_not_called(
@@ -708,7 +711,7 @@ def test_int8_codes_become_code_times_scale(dtype: torch.dtype, columns: int) ->
 
 
 def on_cpu_with_cuda_kernel(matrix: FourBitMatrix) -> StoredWeight:
-    kernels = QuantizedKernels(CudaKernel(), dequantizers=Dequantizers(TorchDequantizer()))
+    kernels = QuantizedKernels(CudaKernel(CPU), dequantizers=Dequantizers(TorchDequantizer()))
     return QuantizedWeight(kind="nf4", matrix=matrix, kernels=kernels, scratch=Scratch(CPU))
 
 
@@ -767,7 +770,7 @@ def test_nf4_on_a_gpu_multiplies_like_the_reference(
     matrix = make_matrix(*shape, double_quant=double_quant)
     weight, plain = place(matrix), plain_matrix(matrix)
     assert torch.equal(weight.dequantize(dtype).cpu(), plain.to(dtype))
-    for rows in (1, 5, 40, FUSED_MAX_ROWS + 7):
+    for rows in (1, 4, 5, 40, 600):
         x, bias = random(rows, shape[1], dtype=dtype), random(shape[0], dtype=dtype)
         exact = x.double() @ plain.to(dtype).double().t() + bias.double()
         result = weight.multiply(x.cuda(), bias.cuda()).cpu()

@@ -99,6 +99,7 @@ def emulated_cuda(
     )
     add_operators()
     _add_kernels()  # bitsandbytes must be imported before torch seems to have CUDA
+    shapes.fused_rule()
     with ExitStack() as stack:
         if kind == "mps":
             for module, replacements in _apple(machine):
@@ -141,12 +142,13 @@ _kernels: list[torch.library.Library] = []
 
 
 def _add_kernels() -> None:
-    """Add the one operator that bitsandbytes has for GPUs only."""
+    """Add the operators that bitsandbytes has for GPUs only."""
     if not _kernels:
         import bitsandbytes  # noqa: F401 - defines the operators
 
         library = torch.library.Library("bitsandbytes", "IMPL")
         library.impl("dequantize_4bit.out", _dequantize_into, "CPU")
+        library.impl("dequantize_blockwise.out", _look_up_into, "CPU")
         _kernels.append(library)
 
 
@@ -163,6 +165,13 @@ def _dequantize_into(
 
     levels = torch.tensor(FP4_LEVELS if quant_type == "fp4" else NF4_LEVELS)
     dequantize_reference(codes.reshape(-1), absmax, levels=levels, group=group, out=out)
+
+
+def _look_up_into(
+    codes: Tensor, absmax: Tensor, values: Tensor, group: int, dtype: torch.dtype, out: Tensor
+) -> None:
+    found = values.to(dtype)[codes.reshape(-1).long()]
+    out.copy_(found * absmax.to(dtype).repeat_interleave(group)[: codes.numel()])
 
 
 # --- torch.cuda -----------------------------------------------------------------------------------

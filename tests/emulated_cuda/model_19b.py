@@ -30,6 +30,7 @@ from cogvlm2_lite.model.rotary import inverse_frequencies
 from cogvlm2_lite.model.token_attention import TokenAttentionChoice, split_keys
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
+from cogvlm2_lite.weights.kernels import choice
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Machine
@@ -174,6 +175,7 @@ def session(
     with (
         patch.object(residency, "ThreadPoolExecutor", _AtOnce),
         patch.object(token_attention, "_checked_split", lambda *_: split),
+        patch.object(choice, "rows_together", lambda *_: 3),
         emulated_cuda(shapes_only=True, total_bytes=total) as machine,
         torch.no_grad(),
     ):

@@ -172,8 +172,11 @@ def attention(
 
 
 @functools.cache
-def _fused_rule() -> Any:
-    """Return bitsandbytes' own rule for its fused 4-bit product."""
+def fused_rule() -> Any:
+    """Return the module with bitsandbytes' own rule for its fused 4-bit product.
+
+    The product asks the same module, if it was imported.
+    """
     import bitsandbytes  # noqa: F401
 
     with patch.object(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, create=True):
@@ -200,7 +203,7 @@ def gemm_4bit(
     """
     from tests.emulated_cuda import tensors
 
-    rules, (rows, columns) = _fused_rule(), shape
+    rules, (rows, columns) = fused_rule(), shape
     count = x.numel() // columns
     if (
         count <= rules._gemm_4bit_custom_max_m

@@ -29,10 +29,10 @@ class Golden:
 
 
 GOLDEN = {
-    "encode": Golden(kernels=1941, copies=1, waits=1),
-    "picture": Golden(kernels=2665, copies=5, waits=6),
+    "encode": Golden(kernels=1943, copies=1, waits=1),
+    "picture": Golden(kernels=2729, copies=5, waits=6),
     "100 text": Golden(kernels=780, copies=4, waits=5),
-    "1000 text": Golden(kernels=1388, copies=3, waits=4),
+    "1000 text": Golden(kernels=2348, copies=3, waits=4),
     "decode": Golden(kernels=717, copies=3, waits=1),
 }
 """Lower a number here when the program needs less. A change that raises one needs a reason."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
 from cogvlm2_lite.weights.kernels.interface import Fill
 from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
-from cogvlm2_lite.weights.kernels.scales import float_scales
+from cogvlm2_lite.weights.kernels.scales import fill_in_windows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _LARGEST_GROUP = 1024  # above this bitsandbytes does not use its AVX512 code, for accuracy
@@ -120,15 +120,13 @@ class BitsandbytesDequantizer:
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
         """Return a function that dequantizes rows; see Dequantizer."""
-        scales = float_scales(matrix, self._library.expand_scales, scratch)
 
-        def fill(start: int, end: int, out: Tensor) -> None:
-            codes, absmax = matrix.part(scales, start, end)
+        def fill(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
             self._library.dequantize(
                 codes, absmax, out, quant_type=matrix.quant_type, group=matrix.group
             )
 
-        return fill
+        return fill_in_windows(matrix, self._library.expand_scales, scratch, fill)
 
 
 def open_bitsandbytes() -> BitsandbytesCpu:

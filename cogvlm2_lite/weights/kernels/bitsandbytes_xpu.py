@@ -7,10 +7,12 @@ done here in parts instead.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaKernel, nested_scales
+from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaKernel
 from cogvlm2_lite.weights.kernels.interface import Fill
-from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
+from cogvlm2_lite.weights.kernels.matrix import SCALE_GROUP, FourBitMatrix
+from cogvlm2_lite.weights.kernels.scales import fill_in_windows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 
@@ -19,7 +21,9 @@ class XpuKernel(CudaKernel):
 
     name = "xpu"
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True for one row of whole groups; see Kernel."""
         return rows == 1 and columns % group == 0
 
@@ -33,10 +37,8 @@ class XpuDequantizer:
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
         """Return a function that dequantizes rows; see Dequantizer."""
-        scales = nested_scales(matrix)
 
-        def fill(start: int, end: int, out: torch.Tensor) -> None:
-            codes, absmax = matrix.part(scales, start, end)
+        def fill(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
             out.copy_(
                 torch.ops.bitsandbytes.dequantize_4bit(
                     codes.view(-1, 1),
@@ -48,4 +50,14 @@ class XpuDequantizer:
                 )
             )
 
-        return fill
+        return fill_in_windows(matrix, _expand, scratch, fill)
+
+
+def _expand(
+    absmax: Tensor, nested_absmax: Tensor, nested_map: Tensor, offset: float, out: Tensor
+) -> None:
+    """Fill `out` [groups] float32, see Expand."""
+    scales: Tensor = torch.ops.bitsandbytes.dequantize_blockwise(
+        absmax, nested_absmax, nested_map, SCALE_GROUP, torch.float32
+    )
+    out.copy_(scales.add_(offset))

@@ -20,8 +20,9 @@ from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import (
 )
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaDequantizer, CudaKernel
 from cogvlm2_lite.weights.kernels.bitsandbytes_xpu import XpuDequantizer, XpuKernel
+from cogvlm2_lite.weights.kernels.cuda_self_test import rows_together
 from cogvlm2_lite.weights.kernels.dense import TorchLinear
-from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
+from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels, gpu_chunks
 from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
 from cogvlm2_lite.weights.kernels.gemv import GemvDense, GemvDequantizer, GemvKernel
 from cogvlm2_lite.weights.kernels.int8 import Int8Dequantizer
@@ -148,31 +149,41 @@ def _open_bitsandbytes(device: torch.device, dtype: torch.dtype) -> KernelChoice
 
 
 def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    _check_bitsandbytes(device)
-    return _choice("cuda", _WORKS, [CudaKernel()], [CudaDequantizer()])
+    together = _check_bitsandbytes(device, dtype)
+    kernel = CudaKernel(device, together=together)
+    return _choice("cuda", _WORKS, [kernel], [CudaDequantizer()], chunks=_chunks(device))
 
 
 def _open_xpu(device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    _check_bitsandbytes(device)
-    return _choice("xpu", _WORKS, [XpuKernel()], [XpuDequantizer()])
+    _check_bitsandbytes(device, dtype)
+    kernel = XpuKernel(device)
+    return _choice("xpu", _WORKS, [kernel], [XpuDequantizer()], chunks=_chunks(device))
 
 
-def _check_bitsandbytes(device: torch.device) -> None:
+def _check_bitsandbytes(device: torch.device, dtype: torch.dtype) -> int:
+    """Return how many rows its product may have, so that each is as alone."""
     # Silenced: on CPUs with AVX512-BF16 the import warns to install a package that downloads code.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401  (registers its operators with torch)
 
-        right = _cuda_is_right(device)
+        right = _bitsandbytes_dequantizes_right(device)
+        together = rows_together(device, dtype)
     except (ImportError, RuntimeError) as error:  # a build without this GPU's CUDA version raises
         first_line = str(error).strip().partition("\n")[0]
         raise OSError(f"bitsandbytes does not work here: {first_line}") from error
-    if not right:
+    if not right or not together:
         raise OSError("bitsandbytes' kernels for this GPU give other numbers than they should")
+    return together
 
 
 def _open_torch(device: torch.device, dtype: torch.dtype) -> KernelChoice:
-    return _choice("torch", "", [], [TorchDequantizer()])
+    return _choice("torch", "", [], [TorchDequantizer()], chunks=_chunks(device))
+
+
+def _chunks(device: torch.device) -> ChunkBytes:
+    backend = backend_of(device)
+    return ChunkBytes() if backend.uses_ram else gpu_chunks(backend.cache_bytes(device))
 
 
 Open = Callable[[torch.device, torch.dtype], KernelChoice]
@@ -199,12 +210,15 @@ def _choice(
     dequantizers: Sequence[Dequantizer[FourBitMatrix]],
     *,
     dense: Sequence[Kernel[Tensor]] = (),
+    chunks: ChunkBytes = ChunkBytes(),  # noqa: B008 - immutable
 ) -> KernelChoice:
     return KernelChoice(
         name=name,
         reason=reason,
-        four_bit=QuantizedKernels(*four_bit, dequantizers=Dequantizers(*dequantizers)),
-        int8=QuantizedKernels(dequantizers=Dequantizers(Int8Dequantizer())),
+        four_bit=QuantizedKernels(
+            *four_bit, dequantizers=Dequantizers(*dequantizers), chunk_bytes=chunks
+        ),
+        int8=QuantizedKernels(dequantizers=Dequantizers(Int8Dequantizer()), chunk_bytes=chunks),
         dense=KernelList(*dense, TorchLinear()),
     )
 
@@ -278,7 +292,7 @@ def _dequantizes_right(library: BitsandbytesCpu) -> bool:
     return torch.equal(out, _reference())
 
 
-def _cuda_is_right(device: torch.device) -> bool:
+def _bitsandbytes_dequantizes_right(device: torch.device) -> bool:
     probe = _probe()
     out: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
         probe.codes.to(device), probe.absmax.to(device), _GROUP, "nf4",

@@ -17,7 +17,9 @@ class TorchLinear:
 
     name = "torch"
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True: torch supports everything."""
         return True
 

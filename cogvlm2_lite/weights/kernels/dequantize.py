@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lcm
 from typing import Generic
 
 import torch
@@ -20,21 +21,63 @@ from cogvlm2_lite.weights.kernels.interface import (
 )
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
-_FEW_ROWS = 48
+_GPU_HEIGHT = 128
+_GPU_BYTES = 24 << 20
+_GPU_CACHE_SHARE = 3
+_GPU_LEAST_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkBytes:
-    """Bytes of weights that are dequantized at a time; 1 to 32 MiB were measured.
+    """Bytes of weights that are dequantized at a time; on a CPU, 1 to 32 MiB were measured.
 
     With few rows of x they should stay in the cache; with many, each chunk needs another pass over
     x (4 MiB was 25 % slower than 16 MiB for 14336 columns). The plan reserves no more than these
-    defaults (memory/work.py).
+    defaults, and than those of `gpu_chunks` (memory/work.py).
+
+    few     the most rows of x that count as few
+    height  a chunk has a multiple of this many rows, if `many_rows` has room for them
     """
 
     few_rows: int = 4 << 20
     many_rows: int = 16 << 20
-    gpu: int = 24 << 20
+    few: int = 48
+    height: int = 1
+
+    def rows(self, count: int, *, columns: int, itemsize: int, multiple: int) -> int:
+        """Return the number of weight rows to dequantize at a time.
+
+        count     rows of x
+        multiple  the number returned is a multiple of this, see Quantized.row_multiple
+        """
+        row_bytes = columns * itemsize
+        most = self.many_rows // row_bytes
+        fitting = self.few_rows // row_bytes if count <= self.few else most
+        aligned = lcm(self.height, multiple)
+        if aligned <= most:
+            return max(1, fitting // aligned) * aligned
+        return max(1, fitting // multiple) * multiple
+
+    def most_rows(self, *, columns: int, itemsize: int, multiple: int) -> int:
+        """Return the rows of the largest chunk, for any number of rows of x."""
+        return max(
+            self.rows(count, columns=columns, itemsize=itemsize, multiple=multiple)
+            for count in (1, self.few + 1)
+        )
+
+
+def gpu_chunks(cache_bytes: int) -> ChunkBytes:
+    """Return the chunks for a GPU.
+
+    cache_bytes  the size of its L2 cache; 0 if unknown
+
+    They have a multiple of 128 rows, so every slice of the output starts at a multiple of 16 bytes:
+    cuBLAS' fast kernels need that. A product with few rows only reads weights. If a chunk stays in
+    the cache between writing and reading it, the memory is read for the codes alone.
+    """
+    share = cache_bytes // _GPU_CACHE_SHARE
+    few = min(max(share, _GPU_LEAST_BYTES), _GPU_BYTES)
+    return ChunkBytes(few_rows=few, many_rows=_GPU_BYTES, few=4, height=_GPU_HEIGHT)
 
 
 _CHUNK_BYTES = ChunkBytes()
@@ -54,7 +97,9 @@ class DequantizeKernel(Generic[Q]):
     ) -> None:
         self._dequantizers, self._chunk_bytes = dequantizers, chunk_bytes
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True: it supports everything that no faster kernel supports."""
         return True
 
@@ -130,7 +175,9 @@ def multiply_in_chunks(
     columns = x.shape[-1]
     flat = x.reshape(-1, columns)
     out = x.new_empty(flat.shape[0], out_features)
-    step = _chunk_rows(flat[:1] if each else flat, multiple, chunk_bytes)
+    step = chunk_bytes.rows(
+        1 if each else flat.shape[0], columns=columns, itemsize=x.itemsize, multiple=multiple
+    )
     for start in range(0, out_features, step):
         end = min(start + step, out_features)
         weights = scratch.take("weights", (end - start, columns), x.dtype)
@@ -144,12 +191,3 @@ def multiply_in_chunks(
             else:
                 torch.addmm(bias[start:end], rows, weights.t(), out=target)
     return out.view(*x.shape[:-1], out_features)
-
-
-def _chunk_rows(x: Tensor, multiple: int, chunk_bytes: ChunkBytes) -> int:
-    """Return the number of weight rows to dequantize at a time, a multiple of `multiple`."""
-    size = chunk_bytes.few_rows if x.shape[0] <= _FEW_ROWS else chunk_bytes.many_rows
-    if not x.is_cpu:
-        size = chunk_bytes.gpu
-    fitting = size // (x.shape[1] * x.dtype.itemsize)
-    return max(1, fitting // multiple) * multiple

@@ -36,7 +36,9 @@ class GemmAmxKernel:
         self._functions.gemm_amx_room.restype = ctypes.c_longlong
         self._expand = expand
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True for many rows of bfloat16 and whole groups per row; see Kernel."""
         whole = columns % group == 0 and group % _UNIT == 0
         return whole and dtype == torch.bfloat16 and rows >= _FEWEST_ROWS

@@ -44,7 +44,9 @@ class GemvKernel:
         self._gemv = library.functions.gemv_four_bit
         self._gemv.argtypes = [_VOID, _INT, _INT, _VOID, _LONG, _VOID, _INT]
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True for few rows and whole groups per row; see Kernel."""
         if not _fits(columns, group):
             return False
@@ -84,7 +86,9 @@ class GemvDense:
         self._level = library.level
         self._functions = library.functions
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True for one row of bfloat16; see Kernel."""
         return (
             self._level == AVX512 and dtype == torch.bfloat16 and columns % _UNIT == 0 and rows == 1

@@ -30,14 +30,20 @@ class Int8Dequantizer:
 def dequantize_int8(codes: Tensor, scales: Tensor, out: Tensor) -> Tensor:
     """Fill and return `out` [rows, columns], a floating dtype, with code * scale.
 
+    The product is computed in float32 and rounded once. On a GPU this is one kernel without a
+    temporary: 3 bytes are moved per weight to fill bfloat16, 11 with a float32 product in memory.
+    The multiplication reads 2 more, which may still be in the cache (dequantize.gpu_chunks).
+
     codes   [rows, columns] int8
     scales  [rows, columns / 64 rounded up] float32
     """
     rows, columns = codes.shape
-    if columns % INT8_GROUP == 0:
-        groups = (rows, columns // INT8_GROUP, INT8_GROUP)
-        product = codes.view(groups) * scales.unsqueeze(2)
-        out.view(groups).copy_(product)
-        return out
-    wide = scales.repeat_interleave(INT8_GROUP, dim=1)[:, :columns]
-    return out.copy_(codes * wide)
+    whole = columns // INT8_GROUP
+    if whole:
+        parts = (codes[:, : whole * INT8_GROUP], out[:, : whole * INT8_GROUP])
+        given, target = (part.view(rows, whole, INT8_GROUP) for part in parts)
+        torch.mul(given, scales[:, :whole].unsqueeze(2), out=target)
+    if columns % INT8_GROUP:
+        rest = slice(whole * INT8_GROUP, columns)
+        torch.mul(codes[:, rest], scales[:, whole:], out=out[:, rest])
+    return out

@@ -31,10 +31,13 @@ class Kernel(Protocol[Given]):
     def name(self) -> str:
         """Its name in `doctor` and `bench`."""
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True if the kernel supports this and is fast for it.
 
         rows     of the inputs
+        height   rows of the matrix
         columns  of the matrix
         group    weights that share a scale; 0 for a dense matrix
         dtype    of the inputs
@@ -113,24 +116,28 @@ class KernelList(Generic[M]):
 
     def __init__(self, *kernels: Kernel[M]) -> None:
         self.kernels = kernels
-        self._found: dict[tuple[int, int, int, torch.dtype], Kernel[M]] = {}
+        self._found: dict[tuple[int, int, int, int, torch.dtype], Kernel[M]] = {}
 
-    def first(self, rows: int, columns: int, group: int, dtype: torch.dtype) -> Kernel[M]:
+    def first(
+        self, rows: int, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> Kernel[M]:
         """Return the first kernel that supports this, see Kernel.takes.
 
         Cached for few rows: decoding needs the same few shapes for every token.
         """
-        key = (rows, columns, group, dtype)
+        key = (rows, height, columns, group, dtype)
         kernel = self._found.get(key)
         if kernel is None:
-            kernel = self._search(rows, columns, group, dtype)
+            kernel = self._search(*key)
             if rows <= _CACHED_ROWS:
                 self._found[key] = kernel
         return kernel
 
-    def _search(self, rows: int, columns: int, group: int, dtype: torch.dtype) -> Kernel[M]:
+    def _search(
+        self, rows: int, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> Kernel[M]:
         for kernel in self.kernels:
-            if kernel.takes(rows, columns=columns, group=group, dtype=dtype):
+            if kernel.takes(rows, height=height, columns=columns, group=group, dtype=dtype):
                 return kernel
         raise AssertionError(f"no kernel takes {rows} rows of {dtype}")
 

@@ -69,19 +69,20 @@ class FourBitMatrix:
     @property
     def row_multiple(self) -> int:
         """A new group (and a new byte, as groups are even) starts at each multiple of this row."""
-        return self.group // gcd(self.group, self.columns)
+        return row_multiple(self.columns, self.group)
 
-    def part(self, scales: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Return the codes and scales of rows from `start` to `end`.
+    @property
+    def groups(self) -> int:
+        return self.absmax.numel()
 
-        scales  all of them, [groups] float32
-        start   a multiple of row_multiple
+    def part(self, start: int, end: int) -> tuple[Tensor, slice]:
+        """Return the codes of rows from `start` to `end`, and where their scales are.
+
+        start  a multiple of row_multiple
         """
         first, last = start * self.columns, end * self.columns
-        return (
-            self.codes[first // 2 : -(-last // 2)],
-            scales[first // self.group : -(-last // self.group)],
-        )
+        groups = slice(first // self.group, -(-last // self.group))
+        return self.codes[first // 2 : -(-last // 2)], groups
 
     @property
     def address(self) -> int:
@@ -113,6 +114,11 @@ class FourBitMatrix:
             group=self.group,
             scale_offset=self.nested_offset,
         )
+
+
+def row_multiple(columns: int, group: int) -> int:
+    """Return the number of rows after which groups that span rows end together with a row."""
+    return group // gcd(group, columns)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -47,7 +47,9 @@ class PackedKernel:
     def nbytes(self) -> int:
         return self._codes.nbytes + self._scales.nbytes
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True for few rows of bfloat16; see Kernel."""
         return rows <= PACKED_MAX_ROWS and dtype == torch.bfloat16
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from cogvlm2_lite.weights.kernels.interface import Fill
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_by_byte
-from cogvlm2_lite.weights.kernels.scales import Expand, expand_with_torch, float_scales
+from cogvlm2_lite.weights.kernels.scales import Expand, expand_with_torch, fill_in_windows
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 
@@ -24,10 +24,8 @@ class TorchDequantizer:
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
         """Return a function that dequantizes rows; see Dequantizer."""
-        scales = float_scales(matrix, self._expand, scratch)
 
-        def fill(start: int, end: int, out: Tensor) -> None:
-            codes, absmax = matrix.part(scales, start, end)
+        def fill(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
             dequantize_by_byte(codes, absmax, levels=matrix.levels, group=matrix.group, out=out)
 
-        return fill
+        return fill_in_windows(matrix, self._expand, scratch, fill)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.dense import TorchLinear
-from cogvlm2_lite.weights.kernels.interface import KernelList
+from cogvlm2_lite.weights.kernels.interface import Kernel, KernelList
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 
@@ -40,14 +40,17 @@ class DenseWeight:
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return x @ weight.T + bias; see StoredWeight."""
-        columns = x.shape[-1]
-        kernel = self.kernels.first(x.numel() // columns, columns, 0, x.dtype)
+        kernel = self._kernel(x.numel() // x.shape[-1], x.dtype)
         return kernel.multiply(x, self.weight, bias, self.scratch)
 
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         """Multiply each x by the kernel for a single row; see StoredWeight."""
-        kernel = self.kernels.first(1, self.weight.shape[1], 0, xs[0].dtype)
+        kernel = self._kernel(1, xs[0].dtype)
         return kernel.multiply_each(xs, self.weight, bias, self.scratch)
+
+    def _kernel(self, rows: int, dtype: torch.dtype) -> Kernel[Tensor]:
+        height, columns = self.weight.shape
+        return self.kernels.first(rows, height, columns, 0, dtype)
 
     def multiply_transposed(self, y: Tensor) -> Tensor:
         """Return y @ weight; see StoredWeight."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.footprint import CHUNK_NUMBERS, WHOLE_NUMBERS
 from cogvlm2_lite.weights.kernels.dequantize import QuantizedKernels
-from cogvlm2_lite.weights.kernels.interface import Q
+from cogvlm2_lite.weights.kernels.interface import Kernel, Q
 from cogvlm2_lite.weights.kernels.packed import PackedKernel
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
@@ -35,15 +35,18 @@ class QuantizedWeight(Generic[Q]):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return x @ matrix.T + bias; see StoredWeight."""
-        matrix, columns = self.matrix, x.shape[-1]
-        kernel = self.kernels.first(x.numel() // columns, columns, matrix.group, x.dtype)
+        matrix = self.matrix
+        kernel = self._kernel(x.numel() // matrix.columns, x.dtype)
         return kernel.multiply(x, matrix, bias, self.scratch)
 
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         """Multiply each x by the kernel for a single row; see StoredWeight."""
+        kernel = self._kernel(1, xs[0].dtype)
+        return kernel.multiply_each(xs, self.matrix, bias, self.scratch)
+
+    def _kernel(self, rows: int, dtype: torch.dtype) -> Kernel[Q]:
         matrix = self.matrix
-        kernel = self.kernels.first(1, matrix.columns, matrix.group, xs[0].dtype)
-        return kernel.multiply_each(xs, matrix, bias, self.scratch)
+        return self.kernels.first(rows, matrix.rows, matrix.columns, matrix.group, dtype)
 
     def multiply_transposed(self, y: Tensor) -> Tensor:
         """Return y @ matrix; see StoredWeight.
