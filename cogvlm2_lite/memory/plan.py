@@ -560,7 +560,7 @@ def _plan_phases(
     """
     # 1. What each phase needs besides weights; the rest of the budget is room for weights.
     besides = [
-        _besides_weights(phase, config, share, units, workload, waiting)
+        _besides_weights(phase, config, share, units, workload, waiting, in_ram=budget.in_ram)
         for phase in workload.phases
     ]
     most = max(cache + scratch for cache, scratch in besides)
@@ -585,16 +585,19 @@ def _besides_weights(
     units: tuple[Unit, ...],
     workload: Workload,
     waiting: int,
+    *,
+    in_ram: bool,
 ) -> tuple[int, int]:
     """Return the bytes of a phase's caches, and of its activations and kernel buffers."""
     cache, scratch = waiting, _scratch_bytes(phase, config, units, workload)
     if workload.training is None:
         cache = _cache_bytes(phase, config, share, workload)
     if workload.kv_itemsize == 1 and cache:
-        # One layer's keys and values in the compute type, and one of them in float32 during the
-        # conversion. Several conversations share this: they are converted one after another.
+        # One layer's keys and values in the compute type; on a CPU one of them in float32, too,
+        # during the conversion. Several conversations share this: they are converted one after
+        # another.
         values = workload.context * config.num_multi_query_heads * config.head_dim
-        scratch += values * (2 * workload.itemsize + 4)
+        scratch += values * (2 * workload.itemsize + (4 if in_ram else 0))
     return cache, scratch
 
 

@@ -89,6 +89,17 @@ def test_a_prefix_restores_to_the_bit(kind: KVKind) -> None:
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_eight_bits_are_read_as_the_rounded_product(dtype: torch.dtype) -> None:
+    cache = KVCache(REAL, batch=1, dtype=dtype, devices=[CPU], kind=KVKind.INT8)
+    cache.reserve(300)
+    cache.append(0, random_rows(300, 1) * 50, random_rows(300, 2))
+    cache.advance(290)
+    prefix = cache.prefix(290, CPU)
+    for read, (codes, scales) in zip(cache.layer(0), (prefix.keys, prefix.values), strict=True):
+        assert torch.equal(read, (codes[0] * scales[0]).to(dtype))
+
+
 def test_an_eight_bit_row_of_zeros_stays_zero() -> None:
     cache = cache_of(KVKind.INT8)
     cache.reserve(1)
