@@ -306,9 +306,11 @@ def _describe_steps(model: Model) -> str:
     graphs = model.runtime.graphs
     if graphs is None:
         return ""
-    if not (graphs.replays or graphs.trouble):
-        return "launched one by one, because weights are streamed"
-    return graphs.describe()
+    if graphs.replays or graphs.trouble:
+        return graphs.describe()
+    streams = bool(model.plan.devices[0].phase(Phase.DECODE).streamed)
+    why = "weights are streamed" if streams else "there were too few for a CUDA graph"
+    return f"launched one by one, because {why}"
 
 
 def _ask(model: Model, number: int, tokens: int) -> Iterator[Event]:

@@ -79,7 +79,8 @@ class Model:
 
     compute   the device and number type, and why they were chosen
     remarks   sentences about the chosen devices, budgets and the files, for the user
-    warnings  those of them about files that are probably not complete
+    warnings  those of them about files that are probably not complete, and about a GPU of a
+              maker whose GPUs are untested
     adapter_remarks  those of them about the adapters
     adapters  names of the loaded adapters
     adapter   name of the one that acts on the next answers, at first the first one; None: none
@@ -432,7 +433,11 @@ def load_with(options: LoadOptions) -> Model:
     except DEVICE_ERROR as error:
         raise device_lost(error) from error
     found = look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES)
-    model.warnings = tuple(zeros.warning for zeros in islice(found, 1))
+    warnings = [zeros.warning for zeros in islice(found, 1)]
+    used = {device.budget.device for device in model.plan.devices}
+    for gpu in compute.gpus:
+        warnings += compute.backend.cautions(gpu) if gpu.device in used else ()
+    model.warnings = tuple(warnings)
     model.adapter_remarks = tuple(remark for adapter in adapters for remark in adapter.remarks)
     model.remarks = (*model.warnings, *_remarks(model, allowance), *model.adapter_remarks)
     return model
@@ -479,9 +484,6 @@ def _remarks(model: Model, allowance: Allowance) -> Iterator[Text]:
         yield Text("Not every GPU is used: {why}.", why=compute.trouble)
     elif compute.trouble:
         yield Text("No GPU is used: {why}.", why=compute.trouble)
-    used = {d.budget.device for d in model.plan.devices}
-    for gpu in compute.gpus:
-        yield from compute.backend.cautions(gpu) if gpu.device in used else ()
     if allowance.vram is not None and not compute.gpus:
         yield Text("--vram has no effect: the model runs on the CPU, in RAM.")
     yield from (d.budget.remark for d in model.plan.devices if d.budget.remark)

@@ -134,7 +134,7 @@ class Loaded(_Message, frozen=True, kw_only=True):
     context       maximum tokens of question, picture and answer together
     image_tokens  tokens of one picture
     parallel      conversations that are answered at once
-    warnings      sentences about files that are probably not complete
+    warnings      sentences about files that are probably not complete, and about untested GPUs
     adapters      names of the adapters, one of which may act on an answer
     adapter_remarks  sentences about the adapters
     """

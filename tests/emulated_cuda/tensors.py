@@ -154,7 +154,8 @@ def dispatch(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[st
     if wanted is not None:
         kwargs["device"] = torch.device("cpu")
     kwargs.pop("pin_memory", None)
-    _check_devices(machine, func, args, kwargs, device)
+    if here is not None:  # a factory such as empty_like takes only a shape from a CPU tensor
+        _check_devices(machine, func, args, kwargs, device)
     machine.launches[str(func)] += 1
     if machine.shapes_only and func is torch.ops.bitsandbytes.gemm_4bit.default:
         return shapes.gemm_4bit(*args, **kwargs)

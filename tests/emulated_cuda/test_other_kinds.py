@@ -14,7 +14,7 @@ import pytest
 
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.devices import choose_compute
-from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.model import Model, load, open_model
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.events import Finished
 from cogvlm2_lite.memory import work
@@ -100,3 +100,18 @@ def test_an_operation_that_the_gpu_lacks_is_an_error_and_not_the_cpu(
         assert caught.value.hint.startswith("Use --device cpu")
         machine.missing.clear()
         assert text(model)  # the model can still be used
+
+
+@pytest.mark.parametrize(("kind", "maker"), [("xpu", "Intel"), ("mps", "Apple")])
+def test_a_user_is_warned_of_a_gpu_that_nobody_has_tried(
+    folder: Path, kind: str, maker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"PYTORCH_ENABLE_{kind.upper()}_FALLBACK", "1")
+    with emulated_cuda(kind=kind):
+        model = load(folder, device=kind)
+        caution, slow = model.warnings
+        assert set(model.warnings) <= set(model.remarks)
+    assert caution.startswith(f"{kind}:0 (Emulated GPU): {maker} GPUs are untested on real hard")
+    assert slow.startswith(f"PYTORCH_ENABLE_{kind.upper()}_FALLBACK is set, so torch computes on")
+    with emulated_cuda():
+        assert load(folder, device="cuda").warnings == ()
