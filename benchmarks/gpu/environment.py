@@ -62,10 +62,15 @@ def nvidia_smi() -> str:
 
 def card() -> dict[str, Any]:
     """Return what torch says about the first GPU."""
+    from cogvlm2_lite.devices import choose_compute
+
     properties = torch.cuda.get_device_properties(0)
     free, total = torch.cuda.mem_get_info(0)
+    gpu = choose_compute("cuda:0", "auto").gpus[0]
     return {
         "name": properties.name,
+        "maker": gpu.maker,
+        "architecture": gpu.architecture,
         "capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "total_bytes": total,

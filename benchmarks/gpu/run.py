@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     work = _work_folder()
     try:
+        link_missing(options.packages, work / "packages")
         run_all(steps, report, options, work)
     except KeyboardInterrupt:
         print("Stopped. The results so far are saved.", file=sys.stderr)
@@ -141,6 +143,22 @@ def _work_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="cogvlm2-gpu-"))
 
 
+def link_missing(packages: Path, target: Path) -> list[str]:
+    """Link the packages of a folder that are not installed; return their names.
+
+    Those that are installed stay in use: the folder may be for another version of Python.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    if not packages.is_dir():
+        return []
+    entries = sorted(packages.resolve().iterdir())
+    missing = [e.name for e in entries if "." not in e.name and find_spec(e.name) is None]
+    for entry in entries:
+        if entry.name.partition("-")[0] in missing:  # the package, and what is known of it
+            (target / entry.name).symlink_to(entry)
+    return missing
+
+
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -208,9 +226,7 @@ def _environment(steps: Sequence[Step], options: argparse.Namespace, work: Path)
         "COGVLM2_LITE_CACHE": str(work / "cache"),
         "TMPDIR": str(work),
     }
-    places = [str(ROOT), environment.get("PYTHONPATH", "")]
-    if options.packages.is_dir():
-        places.insert(1, str(options.packages.resolve()))
+    places = [str(ROOT), str(work / "packages"), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
     if len(steps) == 1:
         for name, value in steps[0].environment.items():
@@ -356,7 +372,9 @@ def _judge(step: Step, ended: Ended, file: Path, limit: float, *, alone: bool) -
         row["status"] = "wrong"
         row["reason"] = "; ".join(map(str, wrong if isinstance(wrong, list) else [wrong]))
     if row["status"] != "ok":
-        row["tail"] = list(ended.tail)
+        tail = saved.get("tail")
+        row["tail"] = [str(line) for line in tail] if isinstance(tail, list) and tail else []
+        row["tail"] = row["tail"] or list(ended.tail)
     return row
 
 

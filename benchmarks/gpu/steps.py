@@ -40,6 +40,17 @@ class Step:
     environment: Mapping[str, str | None] = field(default_factory=dict)
 
 
+def _cap(gib: int) -> Step:
+    return Step(
+        name=f"cap{gib}",
+        what=f"19B shapes with {gib} GiB of the card: bits, plan against peaks, out of memory",
+        seconds=60,
+        least_s=20,
+        keys=("cap_bytes", "plan", "load_s", "bits", "planned", "peaks", "answer",
+              "decode_tokens_per_s", "recovery", "long_answers"),
+    )  # fmt: skip
+
+
 STEPS: tuple[Step, ...] = (
     Step(
         name="environment",
@@ -47,6 +58,116 @@ STEPS: tuple[Step, ...] = (
         seconds=30,
         least_s=5,
         keys=("machine", "packages", "card", "kernels", "attention", "doctor"),
+    ),
+    Step(
+        name="tests",
+        what="the tests that need a GPU",
+        seconds=90,
+        least_s=20,
+        keys=("files", "exit", "passed", "skipped", "failed"),
+    ),
+    Step(
+        name="gemm",
+        what="4-bit products of 1 to 16 rows, their bits, lm_head and int8 matrices",
+        seconds=35,
+        least_s=10,
+        keys=("kernels", "products", "equal_rows", "lm_head", "int8"),
+    ),
+    Step(
+        name="attention",
+        what="the attention of a decode step in several ways",
+        seconds=25,
+        least_s=8,
+        keys=("decode",),
+    ),
+    Step(
+        name="transfers",
+        what="heights of matrix products, uploads, tiny kernels",
+        seconds=25,
+        least_s=8,
+        keys=("heights", "uploads", "launches"),
+    ),
+    Step(
+        name="resident",
+        what="19B shapes with all memory of the card: speed, graphs, bits",
+        seconds=70,
+        least_s=25,
+        keys=(
+            "open_s",
+            "plan",
+            "load_s",
+            "bits",
+            "planned",
+            "peaks",
+            "answer",
+            "decode_tokens_per_s",
+            "bytes_per_token",
+            "decode_bytes_per_s",
+            "eager_tokens_per_s",
+            "graphs",
+            "replays",
+            "steps",
+            "long_answers",
+        ),
+    ),
+    *(_cap(gib) for gib in CAPS_GIB[:2]),
+    Step(
+        name="profile",
+        what="kernels of decode steps, the tower and prefill",
+        seconds=40,
+        least_s=20,
+        keys=("decode", "encode", "prefill"),
+    ),
+    *(_cap(gib) for gib in CAPS_GIB[2:]),
+    Step(
+        name="questions",
+        what="many questions: CUDA graphs' cost, and whether memory grows",
+        seconds=40,
+        least_s=20,
+        keys=("rows", "captures", "capture_ms", "growth_bytes", "device_growth_bytes"),
+    ),
+    Step(
+        name="demo",
+        what="answers of the demo model on the GPU and on the CPU",
+        seconds=40,
+        least_s=15,
+        keys=("answers",),
+    ),
+    Step(
+        name="parallel",
+        what="three answers at once",
+        seconds=30,
+        least_s=15,
+        keys=("slots", "same", "alone_tokens_per_s", "together_tokens_per_s", "graphs"),
+    ),
+    Step(
+        name="int8_cache",
+        what="keys and values in int8",
+        seconds=30,
+        least_s=15,
+        keys=("bits", "plan", "laps", "decode_tokens_per_s", "long"),
+    ),
+    Step(
+        name="settings",
+        what="a short answer with torch's own settings for this card",
+        seconds=30,
+        least_s=15,
+        keys=("bits", "answer", "decode_tokens_per_s", "reserved_bytes"),
+        environment=dict.fromkeys(CONSUMER),
+    ),
+    Step(
+        name="calibration",
+        what="quantize with calibration: two blocks of real width",
+        seconds=60,
+        least_s=25,
+        keys=("write_s", "exit", "seconds", "blocks", "peak_bytes"),
+    ),
+    Step(
+        name="sanitizer",
+        what="compute-sanitizer around a short answer",
+        seconds=40,
+        least_s=15,
+        keys=("program", "tools"),
     ),
 )
 """All steps, in the order in which they run."""

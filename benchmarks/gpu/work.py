@@ -20,10 +20,28 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.steps import CAPS_GIB
+
 MODULES: Mapping[str, str] = {
     "environment": "environment:measure",
+    "tests": "pytests:measure",
+    "gemm": "micro:gemm",
+    "attention": "micro:attention",
+    "transfers": "micro:transfers",
+    "resident": "resident:measure",
+    "profile": "profile:measure",
+    "questions": "resident:questions",
+    "settings": "resident:settings",
+    **{f"cap{gib}": "caps:measure" for gib in CAPS_GIB},
+    "parallel": "features:parallel",
+    "int8_cache": "features:int8_cache",
+    "demo": "features:demo",
+    "sanitizer": "features:sanitizer",
+    "calibration": "features:calibration",
 }
 """The function of each step."""
+
+_TRACE_LINES = 12
 
 _WARN_S = 1.5
 """So long before the time is over, the stacks of all threads are printed."""
@@ -70,9 +88,9 @@ class Run:
         self.put(**{name: result})
         return result
 
-    def finish(self, error: str = "") -> None:
+    def finish(self, error: str = "", trace: str = "") -> None:
         """Save the end of the step."""
-        self._save(done=True, error=error)
+        self._save(done=True, error=error, tail=trace.strip().splitlines()[-_TRACE_LINES:])
 
     def _save(self, **status: Any) -> None:
         seconds = time.monotonic() - self._began
@@ -112,7 +130,7 @@ def run_step(run: Run) -> bool:
         getattr(importlib.import_module(f"benchmarks.gpu.{module}"), function)(run)
     except BaseException as error:  # noqa: BLE001 - its row says what happened
         traceback.print_exc()
-        run.finish(describe(error))
+        run.finish(describe(error), traceback.format_exc())
         return False
     run.finish()
     return True

@@ -104,15 +104,18 @@ def _scale(spec: TensorSpec) -> float:
 class NoiseReader:
     """Generates the bytes of a synthetic catalog, the same at every read of a tensor.
 
-    keep  keep tensors in memory, as mapped files do, so that reading again is free. Without it, a
-          model that fits into memory occupies it once and not twice.
+    keep   keep tensors in memory, as mapped files do, so that reading again is free. Without it, a
+           model that fits into memory occupies it once and not twice.
+    codes  uint8 noise, larger than any tensor; codes of 4-bit matrices are views of it. None: they
+           have their own memory
     """
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, *, keep: bool, codes: Tensor | None = None) -> None:
         generator = torch.Generator().manual_seed(19)
         self._noise = torch.randint(0, 256, (_NOISE_BYTES,), dtype=torch.uint8, generator=generator)
         self._normal = torch.randn(_NOISE_BYTES // 2, generator=generator).to(torch.bfloat16)
         self._kept: dict[str, dict[str, Tensor]] | None = {} if keep else None
+        self._codes = codes
 
     def read(self, stored: StoredTensor) -> dict[str, Tensor]:
         """Return all pieces of a tensor; see WeightLoader's reader."""
@@ -130,12 +133,18 @@ class NoiseReader:
         sizes: Mapping[str, Piece] = stored.pieces
         nested = torch.full(sizes["nested_absmax"].shape, 0.5 * _scale(spec))
         return {
-            "weight": self._fill(self._noise, sizes["weight"].nbytes, spec.name),
+            "weight": self._code_bytes(sizes["weight"].nbytes, spec.name),
             "absmax": self._fill(self._noise, sizes["absmax"].nbytes, spec.name),
             "quant_map": torch.tensor(NF4_LEVELS),
             "nested_absmax": nested,
             "nested_quant_map": dynamic_map(),
         }
+
+    def _code_bytes(self, count: int, name: str) -> Tensor:
+        if self._codes is None:
+            return self._fill(self._noise, count, name)
+        place = zlib.crc32(name.encode()) % (self._codes.numel() - count + 1) // 64 * 64
+        return self._codes[place : place + count]
 
     def _dense_values(self, spec: TensorSpec) -> Tensor:
         if spec.role is Role.FREQUENCIES:

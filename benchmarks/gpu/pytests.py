@@ -1,0 +1,67 @@
+"""Step "tests": the tests marked `cuda`, on the real GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.work import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+_MARK = "pytest.mark" + ".cuda"
+
+
+def measure(run: Run) -> None:
+    """Run the tests; a rehearsal runs those of one file, on the emulated GPU of the tests."""
+    files = marked_files(ROOT / "tests")
+    run.put(files=files)
+    if run.rehearse:
+        files = [file for file in files if file.endswith("test_full_attention.py")]
+    junit = run.out / "junit.xml"
+    junit.unlink(missing_ok=True)
+    # Plugins that are installed must not matter, nor warnings of other versions.
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-W", "default",
+            "-p", "no:cacheprovider", "-o", "addopts=", "--junitxml", str(junit), *files,
+        ],
+        cwd=ROOT, env=environment, check=False,
+    )  # fmt: skip
+    found = read_junit(junit)
+    run.put(exit=done.returncode, **found)
+    if found["failed"] or done.returncode:
+        run.wrong(f"{len(found['failed'])} tests failed, exit code {done.returncode}")
+    if not found["passed"]:
+        run.wrong("no test passed")
+
+
+def marked_files(tests: Path) -> list[str]:
+    """Return the files with tests that need a GPU, as paths from the root."""
+    return sorted(
+        file.relative_to(ROOT).as_posix()
+        for file in tests.rglob("test_*.py")
+        if _MARK in file.read_text(encoding="utf-8")
+    )
+
+
+def read_junit(file: Path) -> dict[str, Any]:
+    """Return how many tests passed and were skipped, and what failed why."""
+    if not file.exists():
+        return {"passed": 0, "skipped": 0, "failed": ["pytest wrote no results"]}
+    passed = skipped = 0
+    failed = []
+    for case in ET.parse(file).getroot().iter("testcase"):
+        troubles = [*case.findall("failure"), *case.findall("error")]
+        if troubles:
+            message = str(troubles[0].get("message", "")).partition("\n")[0][:200]
+            failed.append(f"{case.get('classname')}::{case.get('name')}: {message}")
+        elif case.find("skipped") is not None:
+            skipped += 1
+        else:
+            passed += 1
+    return {"passed": passed, "skipped": skipped, "failed": failed}
