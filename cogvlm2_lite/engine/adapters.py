@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cogvlm2_lite.engine.chunk import Chunk
+from cogvlm2_lite.model.decoder import RoutedAdapter, Routing
 from cogvlm2_lite.weights.adapter import Adapter
 from cogvlm2_lite.weights.adapter_choice import unknown_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
@@ -69,18 +70,18 @@ class Adapters:
             return None
         return Adapted(name=name)
 
-    def on_chunk(self, name: str | None, chunk: Chunk) -> Adapted | None:
-        """Return the adapter for the decoder, with the rows of a chunk on which it acts."""
-        if name is None or self._adapters[name].acts_on != BEHIND_PICTURE:
-            return self.on_picture(name)
-        rows = behind_picture(chunk)
-        if bool(rows.all()):
-            return Adapted(name=name)
-        return Adapted(name=name, rows=rows) if bool(rows.any()) else None
+    def on_chunk(self, name: str | None, chunk: Chunk, routing: Routing) -> RoutedAdapter | None:
+        """Return the adapter for the decoder, with the rows of a chunk on which it acts.
 
-    def on_token(self, name: str | None) -> Adapted | None:
+        routing  that of the chunk, in host memory
+        """
+        if name is None or self._adapters[name].acts_on != BEHIND_PICTURE:
+            return self.on_token(name)
+        return RoutedAdapter.where(name, behind_picture(chunk), routing)
+
+    def on_token(self, name: str | None) -> RoutedAdapter | None:
         """Return the adapter for a generated token."""
-        return None if name is None else Adapted(name=name)
+        return None if name is None else RoutedAdapter.everywhere(name)
 
 
 def behind_picture(chunk: Chunk) -> Tensor:

@@ -397,12 +397,13 @@ class Runtime:
         cache.reserve(keys)
         # A chunk after others needs a mask: torch's causal flag assumes as many keys as queries.
         first = cache.length == 0 and chunk.key_mask is None
-        adapted = self.adapters.on_chunk(adapter, chunk)
+        routing = Routing.of(chunk.vision_mask) if chunk.has_image else _ALL_LANGUAGE
+        adapted = self.adapters.on_chunk(adapter, chunk, routing)
         mask = None
         if not first:
             mask = visible_keys(chunk.tokens, keys, _on(chunk.key_mask, device), device)
         return Step(
-            routing=Routing.of(chunk.vision_mask).to(device) if chunk.has_image else _ALL_LANGUAGE,
+            routing=routing.to(device),
             rotations=self._rotations(chunk.position_ids, chunk.highest),
             mask=mask,
             causal=first,

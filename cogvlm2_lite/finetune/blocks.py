@@ -18,7 +18,7 @@ from cogvlm2_lite.finetune.pairs import NAME, GradientSums
 from cogvlm2_lite.finetune.talks import Pack, Span
 from cogvlm2_lite.memory.training import MLP_ROWS
 from cogvlm2_lite.model.attention import grouped_attention
-from cogvlm2_lite.model.decoder import DecoderBlock, Expert, Routing
+from cogvlm2_lite.model.decoder import DecoderBlock, Expert, RoutedAdapter, Routing
 from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import Rotary, Rotation
 from cogvlm2_lite.model.vision import VisionBlock
@@ -123,7 +123,8 @@ class PackStep:
 
     last      number of the last block
     prefixes  keys and values of prefixes that are not in the pack, by key
-    adapted   the adapter that acts, with rows [1, rows]; None: no adapter
+    adapted   the adapter that acts; None: no adapter
+    acts      [1, rows] bool, the rows on which it does; None: on all of them
     record    gets the keys and values of all rows; None: they are not stored
     """
 
@@ -135,6 +136,7 @@ class PackStep:
         *,
         prefixes: Mapping[str, KeyValues],
         adapted: Adapted | None,
+        acts: Tensor | None = None,
         record: KeyValues | None = None,
     ) -> None:
         self.pack, self._last = pack, last
@@ -143,21 +145,30 @@ class PackStep:
         vision = bool(chunk.vision_mask.any())
         self._routing = Routing.of(chunk.vision_mask) if vision else Routing(vision=None)
         self._rotations = _in_host_memory(rotary.rotations(chunk.position_ids, chunk.highest))
-        self._adapted = adapted
         wanted = pack.wanted
         self._tail = None if wanted is None else _tail(wanted, pack.spans)
+        self._name, self._acts = None if adapted is None else adapted.name, acts
+        self._adapted = self._routed(acts, self._routing)
+
+    def _routed(self, acts: Tensor | None, routing: Routing) -> RoutedAdapter | None:
+        if self._name is None:
+            return None
+        if acts is None:
+            return RoutedAdapter.everywhere(self._name)
+        return RoutedAdapter.where(self._name, acts, routing)
 
     def halves(self, block: DecoderBlock) -> Halves:
         """Return a block's halves for this pack."""
         device = block.attention_norm.weight.tensor.device
         tail = self._tail if block.layer == self._last else None
-        routing, adapted = self._routing.to(device), self._on(device)
+        routing, adapted = self._routing.to(device), _on(self._adapted, device)
         kept: Rows | None = None if tail is None else tail.rows.to(device)
+        after, there, acts, behind = self._routing, routing, self._acts, adapted
         if tail is not None:
             # No row of an image is wanted behind the last block.
-            after, acts = Routing(vision=None), _rows_of(adapted, kept)
-        else:
-            after, acts = routing, adapted
+            after = there = Routing(vision=None)
+            acts = None if acts is None else acts[:, tail.rows]
+            behind = _on(self._routed(acts, after), device)
         language, vision = block.language, block.vision
 
         def mix(x: Tensor) -> Tensor:
@@ -167,16 +178,20 @@ class PackStep:
                 x = x[:, kept]
             if not mixed.shape[1]:
                 return x
-            return x + after.apply(mixed, language.dense, vision.dense, acts)
+            return x + there.apply(mixed, language.dense, vision.dense, behind)
 
         def parts(h: Tensor, most: int | None) -> Iterator[tuple[Rows, Callable[[Tensor], Tensor]]]:
             for expert, rows in _by_expert(block, after, h.shape[1], most):
-                yield rows, _mlp(block, expert, _rows_of(acts, rows))
+                yield _rows_on(rows, device), _mlp(block, expert, self._part(acts, rows, device))
 
         return Halves(mix=mix, parts=parts)
 
-    def _on(self, device: torch.device) -> Adapted | None:
-        return None if self._adapted is None else self._adapted.to(device)
+    def _part(self, acts: Tensor | None, rows: Rows, device: torch.device) -> Adapted | None:
+        """Return the adapter for some rows, which are in host memory."""
+        if self._name is None or acts is None:
+            return None if self._name is None else Adapted(name=self._name)
+        part = Adapted.where(self._name, acts[:, rows])
+        return None if part is None else part.to(device)
 
     def _attend(self, block: DecoderBlock, qkv: Tensor, tail: _Tail | None) -> Tensor:
         """[1, rows, qkv rows] -> [1, rows, hidden]; with a tail only the wanted rows."""
@@ -228,11 +243,12 @@ def _tail(wanted: Tensor, spans: tuple[Span, ...]) -> _Tail:
     return _Tail(rows=wanted, spans=tuple(own))
 
 
-def _rows_of(adapted: Adapted | None, rows: Rows | None) -> Adapted | None:
-    """Return the adapter for some rows of a pack."""
-    if adapted is None or adapted.rows is None or rows is None:
-        return adapted
-    return Adapted(name=adapted.name, rows=adapted.rows[:, rows])
+def _on(adapted: RoutedAdapter | None, device: torch.device) -> RoutedAdapter | None:
+    return None if adapted is None else adapted.to(device)
+
+
+def _rows_on(rows: Rows, device: torch.device) -> Rows:
+    return rows if isinstance(rows, slice) else rows.to(device)
 
 
 def _by_expert(

@@ -239,16 +239,12 @@ class Passes:
                     rotary,
                     len(self._parts.decoder.blocks) - 1,
                     prefixes=prefixes,
-                    adapted=None if records else self._adapted(pack),
+                    adapted=None if records else Adapted(name=NAME),
+                    acts=pack.behind if self._behind else None,
                     record=records[number] if records else None,
                 )
                 for number, pack in enumerate(packs)
             ]
-
-    def _adapted(self, pack: Pack) -> Adapted:
-        if self._behind and not bool(pack.behind.all()):
-            return Adapted(name=NAME, rows=pack.behind)
-        return Adapted(name=NAME)
 
     def _decoder(
         self,

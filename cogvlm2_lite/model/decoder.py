@@ -43,19 +43,17 @@ class Routing:
         return Routing(vision=self.vision.to(device), language=self.language.to(device))
 
     def apply(
-        self, x: Tensor, language: Project, vision: Project, adapted: Adapted | None = None
+        self, x: Tensor, language: Project, vision: Project, adapted: RoutedAdapter | None = None
     ) -> Tensor:
-        """Return the rows of x [batch, tokens, width], each processed by its expert, in order.
-
-        adapted  its rows are [batch, tokens]
-        """
+        """Return the rows of x [batch, tokens, width], each processed by its expert, in order."""
+        adapted = adapted or RoutedAdapter()
         if self.vision is None or self.language is None:
-            return language(x, adapted)
+            return language(x, adapted.every)
         # Gather each expert's rows, run both experts, scatter the results back: an expert never
         # computes rows of the other one.
         rows = x.flatten(0, 1)
-        out_language = language(rows[self.language], _of_rows(adapted, self.language))
-        out_vision = vision(rows[self.vision], _of_rows(adapted, self.vision))
+        out_language = language(rows[self.language], adapted.language)
+        out_vision = vision(rows[self.vision], adapted.vision)
         out = out_vision.new_empty((rows.shape[0], out_vision.shape[1]))
         out[self.vision] = out_vision
         out[self.language] = out_language
@@ -66,11 +64,40 @@ Project = Callable[[Tensor, Adapted | None], Tensor]
 """Projects rows [..., width]; the second argument is the adapter that acts on them."""
 
 
-def _of_rows(adapted: Adapted | None, rows: Tensor) -> Adapted | None:
-    """Return the adapter for some rows of the flattened [batch * tokens]."""
-    if adapted is None or adapted.rows is None:
-        return adapted
-    return Adapted(name=adapted.name, rows=adapted.rows.flatten()[rows])
+@dataclass(frozen=True, kw_only=True)
+class RoutedAdapter:
+    """The adapter that acts on a run of tokens, for all rows and for those of each expert.
+
+    None: no adapter acts on such a row
+    """
+
+    every: Adapted | None = None
+    language: Adapted | None = None
+    vision: Adapted | None = None
+
+    @staticmethod
+    def everywhere(name: str) -> RoutedAdapter:
+        """Return the adapter for a run in which it acts on all rows."""
+        adapted = Adapted(name=name)
+        return RoutedAdapter(every=adapted, language=adapted, vision=adapted)
+
+    @staticmethod
+    def where(name: str, acts: Tensor, routing: Routing) -> RoutedAdapter:
+        """Return the adapter for the rows where `acts` [batch, tokens] is true.
+
+        Both tensors are in host memory, see Adapted.where.
+        """
+        flat, rows = acts.flatten(), (routing.language, routing.vision)
+        language, vision = (None if r is None else Adapted.where(name, flat[r]) for r in rows)
+        return RoutedAdapter(every=Adapted.where(name, flat), language=language, vision=vision)
+
+    def to(self, device: torch.device) -> RoutedAdapter:
+        """Return the same on a device."""
+        every, language, vision = (
+            None if adapted is None else adapted.to(device)
+            for adapted in (self.every, self.language, self.vision)
+        )
+        return RoutedAdapter(every=every, language=language, vision=vision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +111,7 @@ class Step:
     cache     stores the keys and values
     place     place of a single token in the cache, if the step may become a CUDA graph; None: the
               tokens are appended
-    adapted   the adapter that acts, with rows [batch, tokens]; None: no adapter
+    adapted   the adapter that acts; None: no adapter
     """
 
     routing: Routing
@@ -93,7 +120,7 @@ class Step:
     causal: bool
     cache: KVCache
     place: Place | None = None
-    adapted: Adapted | None = None
+    adapted: RoutedAdapter | None = None
     _elsewhere: dict[torch.device, Step] = field(default_factory=dict, init=False, repr=False)
 
     def on(self, device: torch.device) -> Step:
@@ -197,7 +224,8 @@ class DecoderBlock:
         Each result is bit-identical to that of `__call__` for it alone: the projections guarantee
         it, and everything else runs one by one. The gain is that weights are read once.
         """
-        language, adapted = self.language, [step.adapted for step in steps]
+        language = self.language
+        adapted = [None if step.adapted is None else step.adapted.every for step in steps]
         qkvs = language.qkv.each([self.attention_norm(x) for x in xs], adapted)
         mixed = [self.attend(qkv, step) for qkv, step in zip(qkvs, steps, strict=True)]
         xs = [x + y for x, y in zip(xs, language.dense.each(mixed, adapted), strict=True)]

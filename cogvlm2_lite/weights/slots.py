@@ -89,11 +89,23 @@ class Adapted:
     """The adapter that acts on a run of tokens, and on which rows of it.
 
     name  key of Linear.adapters
-    rows  bool, in the leading shape of x, True where it acts; None: on all rows
+    rows  [n] int64 numbers of the rows on which it acts, in the flattened x; None: on all rows
     """
 
     name: str
     rows: Tensor | None = None
+
+    @staticmethod
+    def where(name: str, acts: Tensor) -> Adapted | None:
+        """Return the adapter for the rows where `acts` is true; None if it acts on no row.
+
+        acts  bool, in host memory: a GPU would have to report how many rows there are, for which
+              the host waits
+        """
+        if bool(acts.all()):
+            return Adapted(name=name)
+        rows = acts.flatten().nonzero().squeeze(1)
+        return Adapted(name=name, rows=rows) if len(rows) else None
 
     def to(self, device: torch.device) -> Adapted:
         """Return the same with its rows on a device."""
@@ -169,9 +181,10 @@ class Linear:
             return y
         if adapted.rows is None:
             return pair.add_to(y, x)
-        changed = y.clone()
-        changed[adapted.rows] = pair.add_to(y[adapted.rows], x[adapted.rows])
-        return changed
+        rows = adapted.rows
+        flat = y.view(-1, self.out_features)
+        part = pair.add_to(flat[rows], x.reshape(-1, self.in_features)[rows])
+        return flat.index_copy(0, rows, part).view(y.shape)
 
     def each(
         self, xs: Sequence[Tensor], adapted: Sequence[Adapted | None] | None = None

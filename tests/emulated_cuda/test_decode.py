@@ -23,9 +23,12 @@ from cogvlm2_lite.model.token_attention import (
     reference,
     split_keys,
 )
+from cogvlm2_lite.weights.adapter import read_adapter
+from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Machine, Order
 from tests.emulated_cuda.test_engine import opened
+from tests.helpers.adapters import random_adapter
 from tests.helpers.folders import random_folder
 from tests.helpers.goldens import make_chunk
 
@@ -188,3 +191,26 @@ def test_a_picture_needs_no_convolution_and_no_attention_of_cudnn(folder: Path) 
         features = run(model.runtime.encode(pixels, Cancel())).cpu()
         assert not any("convolution" in name for name in machine.launches)
     assert features.isfinite().all()
+
+
+def test_an_adapter_behind_the_picture_waits_for_nothing(folder: Path, tmp_path: Path) -> None:
+    """Its rows are counted on the host: a mask on a GPU would be counted for each matrix."""
+    made = random_adapter(tmp_path, folder, seed=1, acts_on=BEHIND_PICTURE)
+    adapter = read_adapter(made, read_config(folder))
+    types = torch.tensor([[0, 1, 1, 1, 0, 0, 0]])
+    chunk = make_chunk(torch.arange(1, 8)[None], types)
+    waits = {}
+    with emulated_cuda() as machine:
+        model = opened(folder, adapters=(adapter,))
+        hidden = {}
+        for name in (adapter.name, None, adapter.name):  # the first one loads weights
+            cache = model.runtime.new_cache()
+            features = torch.zeros(1, 3, model.config.hidden_size, device=CUDA)
+            before = Counter(machine.syncs)
+            hidden[name] = run(model.runtime.prefill(chunk, features, cache, Cancel(), name))
+            waits[name] = machine.syncs - before
+        ours, base = (hidden[name].cpu() for name in (adapter.name, None))
+    assert waits[adapter.name].keys() == waits[None].keys()
+    assert waits[adapter.name].total() <= waits[None].total() + 3  # rows: all, and each expert's
+    assert torch.equal(ours[:, :4], base[:, :4])
+    assert not torch.isclose(ours[:, 4:].float(), base[:, 4:].float()).all()
