@@ -96,7 +96,8 @@ def choose_compute(device: str, dtype: str) -> Compute:
 
     device  "auto", "cpu", or "cuda", "xpu", "mps", or one of these with a number: "cuda:1"
     dtype   "auto", "float32", "bfloat16" or "float16"
-    Raises UsageError for other words, DeviceError for a GPU that is missing.
+    Raises UsageError for other words, and for a number type that a GPU only emulates; DeviceError
+    for a GPU that is missing.
     """
     if dtype not in DTYPES:
         raise UsageError(
@@ -109,14 +110,27 @@ def choose_compute(device: str, dtype: str) -> Compute:
     import torch
 
     gpus, trouble = choose_gpus(device)
-    name = gpus[0].device if gpus else CPU.kind
-    chosen = backend_of(name).torch_device(name)
+    names = [gpu.device for gpu in gpus] or [CPU.kind]
+    backend = backend_of(names[0])
+    chosen = [backend.torch_device(name) for name in names]
     if dtype == AUTO:
-        kind, reason = backend_of(chosen).choose_dtype(chosen)
+        # All GPUs compute in one type: float16 if one of them has no bfloat16.
+        found = [backend.choose_dtype(each) for each in chosen]
+        kind, reason = next((one for one in found if one[0] == "float16"), found[0])
     else:
+        for gpu, each in zip(gpus, chosen, strict=False):
+            if backend.emulates(each, dtype):
+                raise UsageError(
+                    "The GPU {device} ({name}) does not compute {dtype}: it would emulate it, "
+                    "several times slower.",
+                    hint="Use --dtype float16 or --dtype auto.",
+                    device=gpu.device,
+                    name=gpu.name,
+                    dtype=dtype,
+                )
         kind, reason = dtype, Text("{name} was requested", name=dtype)
     return Compute(
-        device=chosen, dtype=getattr(torch, kind), reason=reason, gpus=gpus, trouble=trouble
+        device=chosen[0], dtype=getattr(torch, kind), reason=reason, gpus=gpus, trouble=trouble
     )
 
 

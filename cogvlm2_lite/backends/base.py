@@ -135,6 +135,10 @@ class Backend(ABC):
         """Set what torch must know before the first computation; may be called again."""
         return
 
+    def emulates(self, device: torch.device, dtype: str) -> bool:
+        """Return whether the device has no arithmetic for a number type, so that it is slow."""
+        return False
+
     def full_attention(self, dtype: torch.dtype) -> tuple[str, str]:
         """Return the name of the attention without a mask (full_attention.WAYS), and the reason."""
         return "torch SDPA", "the default"

@@ -6,6 +6,7 @@ only where their self-tests pass, as on any GPU.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -104,6 +105,7 @@ class CudaBackend(Backend):
         trouble = self._too_old(index, properties, architecture)
         if trouble is not None:
             return trouble
+        self._load_cublas(index)
         free, total = cuda.mem_get_info(index)
         cached = cuda.memory_reserved(index) - cuda.memory_allocated(index)
         return Gpu(
@@ -115,6 +117,21 @@ class CudaBackend(Backend):
             maker=self._maker,
             architecture=architecture,
         )
+
+    def _load_cublas(self, index: int) -> None:
+        """Make torch create cuBLAS' handle and workspace, so that they count as memory in use.
+
+        torch creates them at the first product: 100 MB and more that would be counted as free, and
+        an error without a number if that is when memory is full.
+        """
+        if self._given is not None:
+            return
+        import torch
+
+        # With too little memory for it, the plan finds out and reports it.
+        with contextlib.suppress(RuntimeError):
+            x = torch.zeros(16, 16, dtype=torch.float16, device=torch.device(self.kind, index))
+            torch.mm(x, x)
 
     def _architecture(self, properties: Any) -> str:
         """Return the compute capability of NVIDIA's GPUs, the name that AMD's compiler uses."""
@@ -216,12 +233,20 @@ class CudaBackend(Backend):
 
     def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
         """Return bfloat16, or float16 where bfloat16 would be emulated."""
-        cuda = self._torch.cuda
-        with cuda.device(device):
-            has_bf16 = cuda.is_bf16_supported(including_emulation=False)
-        if has_bf16:
+        if not self.emulates(device, "bfloat16"):
             return "bfloat16", Text("the GPU computes bfloat16")
         return "float16", Text("the GPU has no bfloat16, so float16")
+
+    def emulates(self, device: torch.device, dtype: str) -> bool:
+        """Return True for bfloat16 on GPUs without it (compute capability below 8.0).
+
+        There bitsandbytes needs six times as many instructions for it.
+        """
+        if dtype != "bfloat16":
+            return False
+        cuda = self._torch.cuda
+        with cuda.device(device):
+            return not cuda.is_bf16_supported(including_emulation=False)
 
     def prepare(self) -> None:
         """Make torch use its own attention kernels and not cuDNN's.

@@ -119,10 +119,14 @@ class XpuBackend(Backend):
 
     def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
         """Return bfloat16, or float16 where bfloat16 would be emulated."""
-        properties = self._torch.xpu.get_device_properties(device)
-        if properties.has_bfloat16_conversions:
+        if not self.emulates(device, "bfloat16"):
             return "bfloat16", Text("the GPU computes bfloat16")
         return "float16", Text("the GPU has no bfloat16, so float16")
+
+    def emulates(self, device: torch.device, dtype: str) -> bool:
+        """Return True for bfloat16 on GPUs without it."""
+        properties = self._torch.xpu.get_device_properties(device)
+        return dtype == "bfloat16" and not properties.has_bfloat16_conversions
 
     def upload(self, device: torch.device) -> Upload:
         """Return an object that uploads through pinned memory, on its own stream."""

@@ -4607,6 +4607,14 @@
         <translation>指定了 {name}</translation>
     </message>
     <message>
+        <source>The GPU {device} ({name}) does not compute {dtype}: it would emulate it, several times slower.</source>
+        <translation>GPU {device}（{name}）不支持 {dtype} 运算：只能模拟，速度会慢好几倍。</translation>
+    </message>
+    <message>
+        <source>Use --dtype float16 or --dtype auto.</source>
+        <translation>请使用 --dtype float16 或 --dtype auto。</translation>
+    </message>
+    <message>
         <source>no driver is installed</source>
         <translation>没有安装驱动</translation>
     </message>

@@ -14,6 +14,7 @@ import torch
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.registry import backend_of, replaced
 from cogvlm2_lite.devices import choose_compute, parse_device, prepare_threads, thread_count
+from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.units import GIB
 from tests.helpers.fake_backends import FakeCuda, gpu
 
@@ -69,6 +70,35 @@ def test_a_gpu_without_bfloat16_computes_in_float16(
         found = choose_compute("auto", "auto")
         assert (found.device, found.dtype, found.reason) == (torch.device("cuda:0"), dtype, reason)
         assert choose_compute("auto", "float32").dtype == torch.float32
+        assert choose_compute("auto", "float16").dtype == torch.float16
+        if native:
+            assert choose_compute("auto", "bfloat16").dtype == torch.bfloat16
+            return
+        with pytest.raises(UsageError) as caught:
+            choose_compute("auto", "bfloat16")
+        assert caught.value.message == (
+            "The GPU cuda:0 (RTX 2060) does not compute bfloat16: it would emulate it, several "
+            "times slower."
+        )
+        assert caught.value.hint == "Use --dtype float16 or --dtype auto."
+
+
+class Turing(FakeCuda):
+    """A back end whose second GPU has no bfloat16."""
+
+    def emulates(self, device: torch.device, dtype: str) -> bool:
+        return device.index == 1 and dtype == "bfloat16"
+
+
+def test_all_gpus_compute_in_a_type_that_each_of_them_has() -> None:
+    new = gpu("RTX 3090", free_bytes=20 * GIB, total_bytes=24 * GIB)
+    old = gpu("RTX 2060", index=1, free_bytes=5 * GIB, total_bytes=6 * GIB)
+    with replaced(Turing(new, old)):
+        assert choose_compute("cuda", "auto").dtype == torch.float16
+        assert choose_compute("cuda:0", "auto").dtype == torch.bfloat16
+        assert choose_compute("cuda:0", "bfloat16").dtype == torch.bfloat16
+        with pytest.raises(UsageError, match=r"cuda:1 \(RTX 2060\) does not compute bfloat16"):
+            choose_compute("cuda", "bfloat16")
 
 
 def test_a_cpu_computes_in_bfloat16_where_it_multiplies_it_natively() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.weights.kernels import cuda_self_test, scales
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaKernel
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
@@ -249,6 +250,33 @@ def test_the_scales_of_a_large_matrix_are_computed_in_windows(
         assert torch.allclose(weight.multiply(x.to(CUDA), None).cpu().float(), exact, atol=0.02)
         assert torch.equal(weight.dequantize(BF16).cpu(), plain_matrix(matrix, BF16))
         assert weight.scratch._buffers["scales"].nbytes <= 512 * 4
+
+
+# --- free memory ---
+
+
+def test_cublas_is_there_before_free_memory_is_read(
+    gpu: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = []
+    ask = torch.cuda.mem_get_info
+
+    def asked(device: Any = None) -> tuple[int, int]:
+        products.append(gpu.launches["aten.mm.default"])
+        return ask(device)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", asked)
+    (found,), trouble = CudaBackend().find()
+    assert products == [1]
+    assert trouble == ""
+    assert found.free_bytes > 0
+
+
+def test_a_gpu_without_room_for_cublas_is_found_too(gpu: Machine) -> None:
+    """What does not fit is said by the plan, with numbers."""
+    gpu.foreign_bytes[0] = gpu.total_bytes
+    (found,), trouble = CudaBackend().find()
+    assert (found.free_bytes, trouble) == (0, "")
 
 
 # --- the self-test --------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ NEVER = (
     "--lm-head works only", "--offload is never", "Leave --offload at auto",
     "Memory suffices for", "Use a larger budget, or make lm_head smaller",
     "Use at least {least}; 64 is a good number", "Add --calibrate built-in or", "--keep {pattern}",
+    "Use --dtype float16 or",
     "Unknown command", "Leave --score-only out", "--held-out must be a share",
     "share of --replay", "as in --adapter mine=", "Name them: --adapter", "--card works only with",
     "Use other rows for --held-out",

@@ -374,6 +374,8 @@ export const CHINESE = {
     "GPU 在第 {step} 步之后停止工作：{why}。",
   "The GPU stopped working during the computation: {why}.":
     "GPU 在计算过程中停止工作：{why}。",
+  "The GPU {device} ({name}) does not compute {dtype}: it would emulate it, several times slower.":
+    "GPU {device}（{name}）不支持 {dtype} 运算：只能模拟，速度会慢好几倍。",
   "The GPU {device} can't be used ({why}).":
     "无法使用 GPU {device}（{why}）。",
   "The JSON of the request has more than {most} values. Send fewer.":
@@ -768,6 +770,8 @@ export const CHINESE = {
     "请使用 --device cpu，或安装 torch 的 {build} 版本（见 README）和驱动。",
   "Use --device cpu; Apple's GPUs need macOS and an Apple chip.":
     "请使用 --device cpu；Apple 的 GPU 需要 macOS 和 Apple 芯片。",
+  "Use --dtype float16 or --dtype auto.":
+    "请使用 --dtype float16 或 --dtype auto。",
   "Use a .jsonl, .json, .csv or .tsv file, or a folder of pictures with captions.":
     "请使用 .jsonl、.json、.csv 或 .tsv 文件，或含有图片和说明文字的文件夹。",
   "Use a lower --lr than {rate} with --restart, or look at these rows. The adapter and the state of step {saved} are kept.":
