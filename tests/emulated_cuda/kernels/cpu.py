@@ -5,24 +5,27 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from cogvlm2_lite.weights.kernels.cuda.sources import FILES, KERNELS, source
+from cogvlm2_lite.weights.kernels.cuda import sources
+from cogvlm2_lite.weights.kernels.cuda.sources import FILES, KERNELS
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 _EMULATION = Path(__file__).parent / "emulation.h"
 
 
-def compiled(folder: Path, dtype: torch.dtype) -> Mapping[str, ctypes.CDLL]:
-    """Compile each file into a folder; return the libraries by file."""
-    return {file: _compiled(folder, dtype, file) for file in FILES}
+def compiled(
+    folder: Path, dtype: torch.dtype, files: Sequence[str] = FILES
+) -> Mapping[str, ctypes.CDLL]:
+    """Compile files into a folder; return the libraries by file."""
+    return {file: _compiled(folder, dtype, file) for file in files}
 
 
 def _compiled(folder: Path, dtype: torch.dtype, file: str) -> ctypes.CDLL:
-    text = source(file, primitives=_EMULATION.read_text(encoding="utf-8"))
+    text = sources.source(file, primitives=_EMULATION.read_text(encoding="utf-8"))
     text += "".join(
         f"EMULATED_KERNEL({name}, {kernel.arguments.__name__})\n"
         for name, kernel in KERNELS.items()
@@ -33,8 +36,8 @@ def _compiled(folder: Path, dtype: torch.dtype, file: str) -> ctypes.CDLL:
     library = code.with_suffix(".so")
     assert COMPILER is not None
     command = [
-        COMPILER, "-O2", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror",
-        "-Wno-unknown-pragmas", f"-DBF16={int(dtype == torch.bfloat16)}", "-o", library, code,
+        COMPILER, "-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror",
+        "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE", f"-DBF16={int(dtype == torch.bfloat16)}", "-o", library, code,
     ]  # fmt: skip
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))

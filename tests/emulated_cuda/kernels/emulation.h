@@ -4,6 +4,7 @@
 // never written shows. Matrix tiles are in the registers that PTX's tables of mma.m16n8k16 name.
 // Thread, block and memory orders that a GPU may choose are chosen at random; the time it takes says nothing.
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -34,7 +35,9 @@ const int SHARED_BYTES = 48 * 1024, STACK_BYTES = 64 * 1024;
 enum Wait { NOTHING, BLOCK, WARP, ENDED };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // where it begins
+  jmp_buf place;       // where it waits: a jump is much faster than setcontext, which calls the system
+  bool begun;
   Wait wait;
   const char* operation;
 };
@@ -46,7 +49,7 @@ struct Turn {  // what a warp's lanes bring to an operation that they do togethe
 
 static std::vector<Fiber> fibers;
 static std::vector<Turn> turns;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static int current, block[2];
 alignas(16) static char memory[SHARED_BYTES];
 static std::mt19937 random;
@@ -56,7 +59,17 @@ static void wait(Wait kind, const char* operation) {
   Fiber& fiber = fibers[current];
   fiber.wait = kind;
   fiber.operation = operation;
-  swapcontext(&fiber.context, &scheduler);
+  if (!_setjmp(fiber.place)) _longjmp(scheduler, 1);
+}
+
+// Returns when the fiber waits or ends.
+__attribute__((noinline)) static void resume(int index) {
+  current = index;
+  if (_setjmp(scheduler)) return;
+  Fiber& fiber = fibers[index];
+  if (fiber.begun) _longjmp(fiber.place, 1);
+  fiber.begun = true;
+  setcontext(&fiber.context);
 }
 
 // Runs `together` once, when all lanes of the warp have come to the same operation.
@@ -84,7 +97,7 @@ struct Launch {
   static void enter() {
     kernel(*arguments);
     fibers[current].wait = ENDED;
-    swapcontext(&fibers[current].context, &scheduler);
+    _longjmp(scheduler, 1);
   }
 };
 template <class Arguments> void (*Launch<Arguments>::kernel)(Arguments);
@@ -112,7 +125,7 @@ static const char* run(void (*kernel)(Arguments), const void* arguments, int blo
       fibers[i].context.uc_stack.ss_sp = &stacks[static_cast<size_t>(i) * STACK_BYTES];
       fibers[i].context.uc_stack.ss_size = STACK_BYTES;
       fibers[i].context.uc_link = nullptr;
-      fibers[i].wait = NOTHING;
+      fibers[i].wait = NOTHING, fibers[i].begun = false;
       makecontext(&fibers[i].context, Launch<Arguments>::enter, 0);
     }
     for (;;) {
@@ -135,8 +148,7 @@ static const char* run(void (*kernel)(Arguments), const void* arguments, int blo
       std::shuffle(ready.begin(), ready.end(), random);
       for (int i : ready) {
         if (fibers[i].wait != NOTHING) continue;
-        current = i;
-        swapcontext(&scheduler, &fibers[i].context);
+        resume(i);
       }
     }
   }
@@ -169,6 +181,7 @@ DEVICE float times(float a, float b) { return a * b; }
 DEVICE float plus(float a, float b) { return a + b; }
 DEVICE float quotient(float a, float b) { return a / b; }
 DEVICE float nearest(float x) { return std::nearbyint(x); }
+DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 DEVICE float larger(float a, float b) { return std::fmax(a, b); }
 DEVICE float magnitude(float x) { return std::fabs(x); }
 DEVICE float infinity() { return INFINITY; }

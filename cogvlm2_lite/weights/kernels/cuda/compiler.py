@@ -66,7 +66,9 @@ class Nvrtc:
         except OSError as error:
             raise CompileError(f"NVRTC can't be loaded: {error}") from error
 
-    def compile(self, file: str, *, architecture: int, bf16: bool, report: bool = False) -> Compiled:
+    def compile(
+        self, file: str, *, architecture: int, bf16: bool, report: bool = False
+    ) -> Compiled:
         """Compile one of sources.FILES. Raises CompileError with the compiler's first line.
 
         architecture  10 * major + minor of the compute capability: 89

@@ -59,7 +59,7 @@ def make_product(launcher: Launcher) -> Callable[..., Tensor]:
             rows=rows,
             columns=columns,
         )
-        launcher(x.device, x.dtype)(name, arguments, (rows // ROWS_OF_A_BLOCK, 1))
+        launcher(x.device, x.dtype)(name, arguments, (-(-rows // ROWS_OF_A_BLOCK), 1))
         return out
 
     return product
@@ -77,4 +77,3 @@ def _shape(x: Tensor, *rest: object) -> Tensor:
 
 _LIBRARY.impl("stored_product", make_product(launcher), "CUDA")
 _LIBRARY.impl("stored_product", _shape, "Meta")
-

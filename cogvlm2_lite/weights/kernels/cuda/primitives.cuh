@@ -44,6 +44,7 @@ DEVICE float times(float a, float b) { return __fmul_rn(a, b); }
 DEVICE float plus(float a, float b) { return __fadd_rn(a, b); }
 DEVICE float nearest(float x) { return rintf(x); }
 DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
+DEVICE int smaller(int a, int b) { return min(a, b); }
 DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 DEVICE float magnitude(float x) { return fabsf(x); }
 DEVICE float infinity() { return __uint_as_float(0x7f800000); }

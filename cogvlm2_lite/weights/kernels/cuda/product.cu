@@ -110,14 +110,17 @@ struct Scales {
 template <int KIND>
 DEVICE void accumulate(const Product& p, const Matrix& matrix, float offset, float (&sums)[4]) {
   const int lane = thread_index() & 31, warp = thread_index() >> 5;
-  const int row = block_x() * 16 + (lane >> 2), begin = 16 * (lane & 3);
+  // Rows behind the last one repeat it; nobody writes their sums.
+  const int row = smaller(block_x() * 16 + (lane >> 2), p.rows - 1), next = smaller(row + 8, p.rows - 1);
+  const int begin = 16 * (lane & 3);
   const u32 copy = 4 * (lane % COPIES);
   // Columns of a tile without a row of x repeat the first row; nobody reads their sums.
   const u16* x = p.x + ((lane >> 2) < p.inputs ? (lane >> 2) * p.columns : 0) + 256 * warp + begin;
   const long long first = (long long)row * p.columns + 256 * warp;
   const u8* upper = matrix.codes + (first + begin) * Lane<KIND>::BITS / 8;
-  const u8* lower = upper + (long long)p.columns * Lane<KIND>::BITS;  // eight rows further
+  const u8* lower = upper + (long long)(next - row) * p.columns * Lane<KIND>::BITS / 8;
   int group = (int)(first >> 6);
+  const int down = (next - row) * (p.columns / 64);
   for (int column = 256 * warp; column < p.columns; column += 256 * WARPS) {
     Lane<KIND> a[4], b[4];
     Scales<KIND> above, below;
@@ -127,7 +130,7 @@ DEVICE void accumulate(const Product& p, const Matrix& matrix, float offset, flo
       b[i].load(lower + 8 * Lane<KIND>::BITS * i);
     }
     above.load(matrix, offset, group);
-    below.load(matrix, offset, group + p.columns / 8);
+    below.load(matrix, offset, group + down);
     upper += 32 * WARPS * Lane<KIND>::BITS, lower += 32 * WARPS * Lane<KIND>::BITS, group += 4 * WARPS;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -178,7 +181,7 @@ DEVICE void compute(const Product& p) {
   float result = add_warps(sums);
   const float factor = GATED ? add_warps(others) : 0;
   const int input = thread_index() & 7, row = block_x() * 16 + (thread_index() >> 3);
-  if (thread_index() >= 128 || input >= p.inputs) return;
+  if (thread_index() >= 128 || input >= p.inputs || row >= p.rows) return;
   const long long place = (long long)input * p.rows + row;
   if (p.bias) result += to_float(p.bias[row]);
   if (GATED) {  // rounded where torch rounds
