@@ -70,6 +70,7 @@ class Backend(ABC):
                        from disk, there is no bus, and our C kernels can read tensors.
     four_bit_kernels   names of kernels for 4-bit matrices, in order of preference
                        (weights/kernels/choice.py)
+    asked_kernels      names of kernels that are used only if a user names them
     measures_attention whether the fastest attention is measured; otherwise `full_attention` names
                        it
     loads_ahead        whether another thread may load weights while this one computes
@@ -82,6 +83,7 @@ class Backend(ABC):
     kind: ClassVar[str]
     uses_ram: ClassVar[bool]
     four_bit_kernels: ClassVar[tuple[str, ...]]
+    asked_kernels: ClassVar[tuple[str, ...]] = ()
     measures_attention: ClassVar[bool] = False
     loads_ahead: ClassVar[bool] = True
     launches_kernels: ClassVar[bool] = False

@@ -51,6 +51,7 @@ class CudaBackend(Backend):
     kind = "cuda"
     uses_ram = False
     four_bit_kernels = ("cuda", "torch")
+    asked_kernels = ("own",)  # no GPU has measured them yet
     measures_attention = True
     launches_kernels = True
     # They would load cuDNN, for two convolutions of a picture: 100 MB of modules, and a workspace

@@ -5,6 +5,6 @@
     attention.cu     rotation, writing to the cache, and attention of one token
     rows.cu          residual sum with norm; index of the largest logit
 
-No GPU has run them yet, so they are used only if asked for. tests/emulated_cuda/kernels runs the same text on
+No GPU has run them yet, so they are used only if asked for. tests/emulated_cuda/own_kernels runs the same text on
 the CPU, and limits the registers and instructions of the compiled code.
 """

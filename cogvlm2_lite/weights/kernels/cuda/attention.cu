@@ -79,7 +79,7 @@ DEVICE void read_four(const void* buffer, bool has_scales, long long place, floa
   }
 }
 
-KERNEL(THREADS) attend(Attention p) {
+KERNEL(THREADS, 4) attend(Attention p) {
   Block& block = *(Block*)shared();
   const int thread = thread_index(), lane = thread & 31, warp = thread >> 5;
   const int head = block_x(), split = block_y();
@@ -107,6 +107,7 @@ KERNEL(THREADS) attend(Attention p) {
   for (int tile = begin; tile < end; tile += TILE) {
     const int keys = end - tile < TILE ? end - tile : TILE;
     // 2. Scores: a warp has a key at a time, a lane four numbers of it.
+#pragma unroll 1
     for (int key = warp; key < keys; key += THREADS / 32) {
       const long long token = first + tile + key;
       float scores[GROUP] = {0, 0, 0, 0};
@@ -141,6 +142,7 @@ KERNEL(THREADS) attend(Attention p) {
     barrier();
     // 4. Weighted sums of the values: a thread has one number of every other key.
     for (int q = 0; q < GROUP; q++) sums[q] *= block.factor[q];
+#pragma unroll 4
     for (int key = thread / HEAD; key < keys; key += THREADS / HEAD) {
       const float number = read(p.values, has_scales, (first + tile + key) * HEAD + thread % HEAD);
       for (int q = 0; q < GROUP; q++) sums[q] = fused(block.weights[q][key], number, sums[q]);

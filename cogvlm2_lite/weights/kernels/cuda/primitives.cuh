@@ -1,4 +1,4 @@
-// What the kernels of this folder need of a GPU. tests/emulated_cuda/kernels/emulation.h has the same names for the CPU.
+// What the kernels of this folder need of a GPU. tests/emulated_cuda/own_kernels/emulation.h has the same names for the CPU.
 //
 // Compiled by NVRTC, which has no headers: numbers of 16 bits are u16 here, and their arithmetic is PTX.
 // BF16 is 1 for bfloat16 and 0 for float16.
@@ -8,7 +8,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define DEVICE __device__ __forceinline__
 #define METHOD DEVICE
 

@@ -28,7 +28,7 @@ from cogvlm2_lite.weights.kernels.cuda.sources import (
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import quantize_nf4
-from tests.emulated_cuda.kernels.cpu import COMPILER, compiled, launch
+from tests.emulated_cuda.own_kernels.cpu import COMPILER, compiled, launch
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 

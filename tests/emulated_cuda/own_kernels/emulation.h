@@ -24,7 +24,7 @@ struct alignas(8) uint2 { u32 x, y; };
 struct alignas(16) uint4 { u32 x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 
-#define KERNEL(threads) static void
+#define KERNEL(...) static void
 #define DEVICE static inline
 #define METHOD inline
 
