@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,8 @@ from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import (
 )
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaDequantizer, CudaKernel
 from cogvlm2_lite.weights.kernels.bitsandbytes_xpu import XpuDequantizer, XpuKernel
+from cogvlm2_lite.weights.kernels.cuda.check import check_kernels
+from cogvlm2_lite.weights.kernels.cuda.kernels import OwnDense, OwnFourBit, OwnInt8
 from cogvlm2_lite.weights.kernels.cuda_self_test import rows_together
 from cogvlm2_lite.weights.kernels.dense import TorchLinear
 from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels, gpu_chunks
@@ -35,6 +38,8 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.kernels.torch_dequantizer import TorchDequantizer
 
 _WORKS = "bitsandbytes works on this GPU"
+GPU_KERNELS = "COGVLM2_LITE_GPU_KERNELS"
+
 _PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
 
 
@@ -72,10 +77,14 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     """Return the fastest kernels that work here, or the named ones.
 
     dtype  the compute dtype: float32, bfloat16 or float16
-    name   "auto" or one of KernelChoice.name
+    name   "auto" or one of KernelChoice.name; on a GPU the environment variable GPU_KERNELS names
+           them instead of "auto"
 
     Raises UsageError if the named ones do not work here.
     """
+    backend = backend_of(device)
+    if name == "auto" and not backend.uses_ram:
+        name = os.environ.get(GPU_KERNELS, name)
     if name not in KERNELS:
         raise UsageError(
             "Unknown kernel {name!r}.",
@@ -84,7 +93,8 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
             names=", ".join(KERNELS),
         )
     failures: list[str] = []
-    for candidate in backend_of(device).four_bit_kernels:
+    candidates = (*backend.four_bit_kernels, *backend.asked_kernels)
+    for candidate in backend.four_bit_kernels if name == "auto" else candidates:
         if name not in ("auto", candidate):
             continue
         try:
@@ -154,6 +164,21 @@ def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     return _choice("cuda", _WORKS, [kernel], [CudaDequantizer()], chunks=_chunks(device))
 
 
+def _open_own(device: torch.device, dtype: torch.dtype) -> KernelChoice:
+    check_kernels(device, dtype)
+    try:
+        others = _open_cuda(device, dtype)
+    except OSError:
+        others = _open_torch(device, dtype)
+    return KernelChoice(
+        name="own",
+        reason="our CUDA kernels gave the right numbers on this GPU",
+        four_bit=others.four_bit.preferring(OwnFourBit()),
+        int8=others.int8.preferring(OwnInt8()),
+        dense=KernelList(OwnDense(), *others.dense.kernels),
+    )
+
+
 def _open_xpu(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     _check_bitsandbytes(device, dtype)
     kernel = XpuKernel(device)
@@ -195,10 +220,12 @@ _CANDIDATES: Mapping[str, Open] = MappingProxyType(
         "bitsandbytes": _open_bitsandbytes,
         "torch": _open_torch,
         "cuda": _open_cuda,
+        "own": _open_own,
         "xpu": _open_xpu,
     }
 )
-"""By name; a backend's `four_bit_kernels` has the names in order of preference."""
+"""By name; a backend's `four_bit_kernels` has the names in order of preference, and its
+`asked_kernels` those that are used only if asked for."""
 
 KERNELS = ("auto", *_CANDIDATES)
 

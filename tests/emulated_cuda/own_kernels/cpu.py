@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from cogvlm2_lite.weights.kernels.cuda import sources
+from cogvlm2_lite.weights.kernels.cuda.driver import Launch
+from cogvlm2_lite.weights.kernels.cuda.operators import make_product
 from cogvlm2_lite.weights.kernels.cuda.sources import FILES, KERNELS
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -37,7 +40,8 @@ def _compiled(folder: Path, dtype: torch.dtype, file: str) -> ctypes.CDLL:
     assert COMPILER is not None
     command = [
         COMPILER, "-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror",
-        "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE", f"-DBF16={int(dtype == torch.bfloat16)}", "-o", library, code,
+        "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE", f"-DBF16={int(dtype == torch.bfloat16)}",
+        "-o", str(library), str(code),
     ]  # fmt: skip
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
@@ -58,3 +62,18 @@ def launch(
     run.restype = ctypes.c_char_p
     fault = run(ctypes.byref(arguments), *grid, kernel.threads, seed)
     assert fault is None, f"{name}: {fault.decode()}"
+
+
+@contextmanager
+def on_cpu(libraries: Mapping[str, ctypes.CDLL]) -> Iterator[None]:
+    """Let torch's operator run the compiled kernels, also on an emulated GPU's numbers."""
+
+    def launcher(device: torch.device, dtype: torch.dtype) -> Launch:
+        return lambda name, arguments, grid: launch(libraries, name, arguments, grid)
+
+    library = torch.library.Library("cogvlm2_lite", "IMPL")
+    library.impl("stored_product", make_product(launcher), "CPU")
+    try:
+        yield
+    finally:
+        library._destroy()

@@ -1,7 +1,7 @@
-"""Reads machine code for NVIDIA's GPUs: the loops of a kernel, and how many instructions they have.
+"""Reads machine code for NVIDIA's GPUs: the loops of a kernel and the number of their instructions.
 
-An instruction has 16 bytes from Volta on; its lower 12 bits say what it does. The numbers were found by compiling
-small kernels and looking at what changes; NVIDIA does not document them.
+An instruction has 16 bytes from Volta on; its lower 12 bits say what it does. NVIDIA documents none
+of this: the numbers are those that compiled kernels show.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cogvlm2_lite.errors import UsageError
 from cogvlm2_lite.model.gates import silu_gate
 from cogvlm2_lite.model.kv_cache import KVKind, _Rows
 from cogvlm2_lite.model.norms import RMSNorm
-from cogvlm2_lite.model.rotary import Rotation
+from cogvlm2_lite.model.rotary import RopeMode, Rotation, inverse_frequencies, rotary_table
+from cogvlm2_lite.weights.kernels.choice import GPU_KERNELS, choose_kernels
+from cogvlm2_lite.weights.kernels.cuda.kernels import OwnInt8
 from cogvlm2_lite.weights.kernels.cuda.operators import make_product
 from cogvlm2_lite.weights.kernels.cuda.sources import (
     AddNorm,
@@ -28,10 +32,14 @@ from cogvlm2_lite.weights.kernels.cuda.sources import (
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import quantize_nf4
-from tests.emulated_cuda.own_kernels.cpu import COMPILER, compiled, launch
+from cogvlm2_lite.weights.kernels.scratch import Scratch
+from cogvlm2_lite.weights.storage.nf4 import place_four_bit
+from tests.emulated_cuda.install import emulated_cuda
+from tests.emulated_cuda.own_kernels.cpu import COMPILER, compiled, launch, on_cpu
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
+PRODUCT = "cogvlm2_lite.stored_product.default"
 HALVES = [torch.bfloat16, torch.float16]
 HEADS, GROUP, HEAD, SPLITS = 2, 4, 128, 16
 
@@ -60,7 +68,8 @@ def four_bits(rows: int, columns: int, *, nested: bool) -> tuple[FourBitMatrix, 
     matrix = quantize_nf4(0.02 * numbers(rows, columns, seed=1), group=64, double_quant=nested)
     scales = matrix.absmax
     if nested:
-        assert matrix.nested_map is not None and matrix.nested_absmax is not None
+        assert matrix.nested_map is not None
+        assert matrix.nested_absmax is not None
         outer = matrix.nested_absmax.repeat_interleave(256)[: matrix.absmax.numel()]
         scales = matrix.nested_map[matrix.absmax.long()] * outer + matrix.nested_offset
     codes = torch.stack([matrix.codes >> 4, matrix.codes & 15], -1).view(-1).long()
@@ -156,10 +165,9 @@ def test_gated_products_round_where_torch_rounds(kernels: Kernels, kind: str) ->
 
 
 def rotation(position: int, dtype: torch.dtype) -> Rotation:
-    phases = position * 500_000.0 ** (-torch.arange(0, HEAD, 2).double() / HEAD)
-    return Rotation(
-        cos=phases.cos().to(dtype).view(1, 1, 1, -1), sin=phases.sin().to(dtype).view(1, 1, 1, -1)
-    )
+    mode = RopeMode.EXACT if dtype == torch.float32 else RopeMode.REFERENCE
+    table = rotary_table(inverse_frequencies(HEAD), position + 1, mode=mode, dtype=dtype)
+    return table.rows(torch.tensor([[position]]))
 
 
 @pytest.mark.parametrize("kind", list(KVKind))
@@ -247,7 +255,7 @@ def test_the_first_of_the_largest_logits(kernels: Kernels) -> None:
     assert out.tolist() == [int(logits[0].argmax()), 20, 1000, 999]
 
 
-# --- controls: faults that these tests must see ----------------------------------------------------
+# --- controls: faults that these tests must see ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -285,3 +293,46 @@ def test_faults_are_seen(
     }[file]
     with pytest.raises(AssertionError):
         test()
+
+
+# --- in the product, on an emulated GPU -----------------------------------------------------------
+
+
+def test_they_are_used_only_if_asked_for(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype, libraries = kernels
+    device = torch.device("cuda", 0)
+    with emulated_cuda() as machine, on_cpu(libraries):
+        assert choose_kernels(device, dtype).name == "cuda"
+        monkeypatch.setenv(GPU_KERNELS, "own")
+        chosen = choose_kernels(device, dtype)
+        assert chosen.name == "own"
+        plain, _ = four_bits(48, 512, nested=True)
+        pieces = {
+            name: getattr(plain, name).to(device)
+            for name in ("codes", "absmax", "levels", "nested_absmax", "nested_map")
+        }
+        weight = place_four_bit(replace(plain, **pieces), chosen, Scratch(device))
+        xs = [x.to(device) for x in numbers(11, 1, 1, 512).to(dtype)]
+        alone = [weight.multiply(x, None).cpu() for x in xs]
+        before = machine.launches[PRODUCT]
+        together = weight.multiply_each(xs, None)
+        # Eleven answers read the weights twice.
+        assert machine.launches[PRODUCT] - before == 2
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_card_where_they_are_wrong_gets_no_kernel_of_ours(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype, libraries = kernels
+    monkeypatch.setenv(GPU_KERNELS, "own")
+    device = torch.device("cuda", 0)
+    with emulated_cuda():
+        # Here the operator has no implementation for the CPU's numbers.
+        with pytest.raises(UsageError, match="own kernels don't work here"):
+            choose_kernels(device, dtype)
+        with pytest.raises(UsageError, match="compute in bfloat16 and float16"):
+            choose_kernels(device, torch.float32)
+    monkeypatch.setattr(OwnInt8, "_product", lambda self, x, matrix, bias: x[:, : matrix.rows])
+    with emulated_cuda(), on_cpu(libraries), pytest.raises(UsageError, match="other numbers"):
+        choose_kernels(device, dtype)

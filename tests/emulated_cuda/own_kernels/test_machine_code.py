@@ -1,6 +1,7 @@
-"""Our CUDA kernels as machine code: they compile for every kind of card, and stay small and fast enough.
+"""Our CUDA kernels as machine code: they compile for every kind of card, and stay small.
 
-NVRTC needs no GPU. Instructions for each weight are read off the code: bitsandbytes' kernel for one row has 8.1.
+NVRTC needs no GPU. Instructions for each weight are read off the code: bitsandbytes' kernel for one
+row has 8.1.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@
 
 struct Attention {
   const u16* qkv;        // [(kv_heads * GROUP + 2 * kv_heads) * HEAD]: queries, keys, values
-  const void* cosines;   // [HEAD / 2]: u16, or float if exact
-  const void* sines;
+  const void* cosines;   // [HEAD]: u16, or float if exact
+  const void* sines;     // [HEAD]: the lower half is negative
   void* keys;            // [kv_heads, capacity, HEAD]: u16, or signed codes of 8 bits with scales
   void* values;
   float* key_scales;     // [kv_heads, capacity], or null
@@ -36,16 +36,11 @@ DEVICE float rounded(float x) { return to_float(to_half(x)); }
 
 // Returns element `index` of a rotated head; rounded like torch's products and sums in the type of the table.
 DEVICE float rotate(const Attention& p, const u16* head, int index) {
-  const int pair = index & (HEAD / 2 - 1);
-  const float low = to_float(head[pair]), high = to_float(head[pair + HEAD / 2]);
-  const bool upper = index >= HEAD / 2;
-  if (p.exact) {
-    const float c = ((const float*)p.cosines)[pair], s = ((const float*)p.sines)[pair];
-    return rounded(upper ? plus(times(low, s), times(high, c)) : plus(times(low, c), -times(high, s)));
-  }
-  const float c = to_float(((const u16*)p.cosines)[pair]), s = to_float(((const u16*)p.sines)[pair]);
-  return rounded(upper ? plus(rounded(times(low, s)), rounded(times(high, c)))
-                       : plus(rounded(times(low, c)), -rounded(times(high, s))));
+  const float x = to_float(head[index]), other = to_float(head[index ^ HEAD / 2]);
+  if (p.exact)
+    return rounded(plus(times(other, ((const float*)p.sines)[index]), times(x, ((const float*)p.cosines)[index])));
+  const float c = to_float(((const u16*)p.cosines)[index]), s = to_float(((const u16*)p.sines)[index]);
+  return rounded(plus(rounded(times(other, s)), rounded(times(x, c))));
 }
 
 // Writes one token's key or value, with one scale if the buffer has codes. Called by one warp.

@@ -1,6 +1,7 @@
 """Compiles our CUDA kernels with NVRTC, NVIDIA's compiler library, which comes with torch.
 
-It is reached through ctypes: it needs no headers, no other compiler and no GPU, on Linux and Windows.
+It is reached through ctypes, on Linux and Windows. It needs no headers, no other compiler and no
+GPU.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ctypes
 import ctypes.util
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +61,7 @@ class Nvrtc:
         file = file or find_nvrtc()
         if file is None:
             raise CompileError("NVRTC is not installed; it comes with torch's CUDA wheel")
-        if os.name == "nt" and file.parent.is_dir():
+        if sys.platform == "win32" and file.parent.is_dir():
             os.add_dll_directory(str(file.parent))
         try:
             self._library = ctypes.CDLL(str(file))

@@ -50,7 +50,7 @@ class Driver:
         return function
 
     def launch(self, name: str, arguments: ctypes.Structure, grid: tuple[int, int]) -> None:
-        """Queue a kernel on the current stream; nothing is waited for, so a graph may capture it."""
+        """Queue a kernel on the current stream. Nothing waits, so a graph may capture it."""
         kernel = KERNELS[name]
         assert isinstance(arguments, kernel.arguments)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))

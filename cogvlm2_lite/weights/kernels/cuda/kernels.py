@@ -1,7 +1,7 @@
 """Our CUDA kernels for few rows, as kernels of the lists in `weights/kernels/choice.py`.
 
-A row's result does not depend on how many rows go with it, so up to 8 answers read the weights once and each has the
-bits that it has alone.
+A row's result does not depend on how many rows go with it. So up to 8 answers read the weights
+once, and each has the bits that it has alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.catalog import INT8_GROUP
-from cogvlm2_lite.weights.kernels.cuda.operators import MOST_INPUTS, ROWS_OF_A_BLOCK
+from cogvlm2_lite.weights.kernels.cuda.operators import MOST_INPUTS
 from cogvlm2_lite.weights.kernels.interface import as_rows, as_single
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.scratch import Scratch
@@ -30,7 +30,9 @@ class _FewRows(Generic[M]):
     name = "own"
     group = _GROUP
 
-    def takes(self, rows: int, *, columns: int, group: int, dtype: torch.dtype) -> bool:
+    def takes(
+        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
+    ) -> bool:
         """Return True for 1 to 8 rows of 16-bit numbers and whole tiles; see Kernel."""
         halves = dtype in (torch.bfloat16, torch.float16)
         return rows <= MOST_INPUTS and columns % _COLUMNS == 0 and group == self.group and halves

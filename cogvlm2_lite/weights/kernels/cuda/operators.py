@@ -1,7 +1,7 @@
 """torch's operator for our CUDA kernels' product.
 
-As an operator it is seen by everything that works on torch's calls: graphs, profilers, and the emulated GPU of the
-tests, which registers the kernels' text compiled for the CPU.
+As an operator it is seen by everything that works on torch's calls: profilers, and the emulated
+GPU of the tests, which registers the kernels' text compiled for the CPU.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MOST_INPUTS: Final = 8
 
 Launcher = Callable[[torch.device, torch.dtype], Launch]
 
-_LIBRARY: Final = torch.library.Library("cogvlm2_lite", "FRAGMENT")
-_LIBRARY.define(
+_LIBRARY: Final = torch.library.Library("cogvlm2_lite", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
     "stored_product(Tensor x, Tensor codes, Tensor? scales, Tensor? outer, Tensor? scale_map, "
     "Tensor? levels, float offset, Tensor? bias, int rows) -> Tensor"
 )
@@ -75,5 +75,5 @@ def _shape(x: Tensor, *rest: object) -> Tensor:
     return x.new_empty((x.shape[0], rows))
 
 
-_LIBRARY.impl("stored_product", make_product(launcher), "CUDA")
-_LIBRARY.impl("stored_product", _shape, "Meta")
+_LIBRARY.impl("stored_product", make_product(launcher), "CUDA")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("stored_product", _shape, "Meta")  # type: ignore[no-untyped-call]

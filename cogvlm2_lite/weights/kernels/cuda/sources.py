@@ -82,18 +82,18 @@ class KernelSource:
     shared_bytes: int
 
 
-_PRODUCT: Final = KernelSource(
-    file="product", arguments=Product, threads=256, shared_bytes=_TABLE_BYTES + 1024
-)
+_PRODUCTS: Final = (
+    "product_nested", "product_flat", "product_int8", "product_dense",
+    "gated_nested", "gated_flat", "gated_int8",
+)  # fmt: skip
 
 KERNELS: Final = MappingProxyType(
     {
         **{
-            name: _PRODUCT
-            for name in (
-                "product_nested", "product_flat", "product_int8", "product_dense",
-                "gated_nested", "gated_flat", "gated_int8",
+            name: KernelSource(
+                file="product", arguments=Product, threads=256, shared_bytes=_TABLE_BYTES + 1024
             )
+            for name in _PRODUCTS
         },
         "attend": KernelSource(
             file="attention", arguments=Attention, threads=256, shared_bytes=9 * 1024
@@ -102,7 +102,7 @@ KERNELS: Final = MappingProxyType(
         "add_norm": KernelSource(file="rows", arguments=AddNorm, threads=256, shared_bytes=1024),
         "largest": KernelSource(file="rows", arguments=Largest, threads=256, shared_bytes=2048),
     }
-)  # fmt: skip
+)
 """By name."""
 
 
