@@ -14,6 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.gpu.steps import STEPS  # noqa: E402
+from benchmarks.gpu.table import render as gpu_table  # noqa: E402
 from cogvlm2_lite.units import GIB, format_bytes, format_seconds  # noqa: E402
 
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
@@ -35,17 +37,60 @@ evaluated here.
 _NO_GPU = """\
 ## GPU
 
-**Nothing here was measured on a GPU**, because none was available. The following code was written
-for GPUs and has not run on one: bitsandbytes' CUDA kernels behind their self-test, uploads through
-pinned memory on their own stream (`backends/pinned.py`), recovery from the driver's out-of-memory
-error, and decode steps as a CUDA graph (`engine/cuda_graph.py`; a graph is used only if its first
-result is equal bit for bit). The plan, streaming, its equality bit for bit, recovery, and that a
-repeated step depends only on buffers that stay in place are tested on the CPU, with an arena in
-place of video memory and repeated calls in place of a graph.
+**Nothing here was measured on a GPU**, because none was available. The code for GPUs has run on
+an emulated CUDA device (`tests/emulated_cuda/`): all tests marked `cuda`; answers in every order
+of the queued work, at several budgets, on two GPUs, with failing allocations and with several
+conversations; calibration and the commands. Launches per phase are counted there, and the memory
+plan is compared with a model of torch's allocator. Speed, the rounding of a GPU's kernels, and
+the memory of modules that CUDA loads late are not known.
+"""
 
-`sh benchmarks/gpu.sh` measures all of this with one command of ten minutes. Its steps are processes
-with their own time limits; results are saved after each step. Every step is rehearsed on an
-emulated GPU in the tests (`sh benchmarks/gpu.sh --rehearse`).
+_MAKERS = """\
+The table of measured cards (`cogvlm2_lite/backends/measured.py`) is empty. `doctor` reads it: a card that is not in
+it is "not measured", and a maker without any card in it is "untested on real hardware".
+
+| maker | device | 4-bit products | tested with | not used there |
+| --- | --- | --- | --- | --- |
+| NVIDIA | `cuda` | bitsandbytes | the emulated GPU | |
+| AMD (ROCm) | `cuda` | bitsandbytes | fakes of what torch reports; the rest is the code for NVIDIA | |
+| Intel | `xpu` | bitsandbytes: one row fused, more rows dequantized in parts | the emulated GPU under this name; fakes | graphs |
+| Apple | `mps` | torch: dequantized in parts | the emulated GPU under this name; fakes | graphs, pinned memory, loading on a second thread (torch's MPS [ends the process](https://github.com/pytorch/pytorch/issues/197805) if two threads use it) |
+
+A GPU's memory plan on a Mac uses what macOS recommends for its GPU, and no more than the RAM that is free. An operation
+that a GPU lacks ends the answer with an error that names `--device cpu`; nothing is computed on the CPU instead,
+unless `PYTORCH_ENABLE_MPS_FALLBACK` is set, which `doctor` and a remark report.
+"""  # noqa: E501 - a table
+
+_MEASURE_GPU = """\
+### Measure your own card
+
+```sh
+sh benchmarks/gpu.sh
+```
+
+It takes about nine minutes (`--seconds` changes that), downloads nothing, and needs an NVIDIA GPU
+and 16 GB of RAM. The weights are random, in the shapes of the 19B model. Each step is a
+process with its own time limit; a step that fails is a row in the table at the end. Results are
+in `$OUT`, or `benchmarks/results/gpu`, after each step: `gpu.json`, `summary.txt`, `profile.txt`
+(kernels by time), `junit.xml` and `output.txt`. `--steps NAME,...` runs some steps again.
+
+| step | what |
+| --- | --- |
+{steps}
+
+The steps `cap16` to `cap4` imitate smaller cards: another process holds the rest of the memory,
+so that the program sees what is free, modules that CUDA loads late take their part, and memory
+really runs out.
+
+For a machine without network, `python tools/pack_gpu.py` packs what is missing next to torch: 5.7
+MB, and 34 MB with the source tree. Please send `gpu.json` and `summary.txt`: the summary has the
+line for the table of measured cards (`cogvlm2_lite/backends/measured.py`), which `doctor` reads.
+`python tools/write_performance.py` puts `gpu.json` on this page.
+
+All steps are rehearsed in the tests on an emulated GPU (`sh benchmarks/gpu.sh --rehearse`). That
+shows that they run and what they report, and that answers with little memory have the same bits;
+it measures nothing. Not rehearsed are the profiler's times, compute-sanitizer, calibration on a
+GPU, and the process that holds memory on a real card.
 """
 
 _CHOICES = """\
@@ -121,7 +166,14 @@ def render() -> str:
         sections.append("\n".join(_evaluated(evaluated)))
     if memory:
         sections.append("\n".join(_estimate(memory)))
-    sections.append(_NO_GPU)
+    measured = _read("gpu/gpu")
+    if measured and not measured["rehearsal"]:
+        sections.append("\n".join(_gpu(measured)))
+    else:
+        sections.append(_NO_GPU)
+    sections.append(_MAKERS)
+    steps = "\n".join(f"| `{step.name}` | {step.what} |" for step in STEPS)
+    sections.append(_MEASURE_GPU.format(steps=steps))
     choices = _read("choices")
     if choices:
         sections.append(_CHOICES.format(**choices))
@@ -367,6 +419,14 @@ def _evaluated(report: Report) -> Iterator[str]:
         f"a disk or a slow bus, where loading takes the time, this is the gain. The start of "
         f"Python and torch takes {report['one_ask_command_s']:.1f} s of CPU time per `ask`."
     )
+
+
+def _gpu(report: Report) -> Iterator[str]:
+    yield "## GPU"
+    yield ""
+    yield "Measured with `sh benchmarks/gpu.sh`. Random weights in the shapes of the 19B model."
+    yield ""
+    yield from (f"    {line}".rstrip() for line in gpu_table(report).splitlines())
 
 
 def _estimate(report: Report) -> Iterator[str]:

@@ -222,18 +222,29 @@ def calibration(run: Run) -> None:
     arguments += ["--calibrate", str(samples), "--budget", "+0%", "--device", device]
     began = time.perf_counter()
     exit_code, text = _quantize(run, arguments)
-    events = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    blocks = [event for event in events if event.get("event") == "calibration"]
     run.put(
         exit=exit_code,
         seconds=time.perf_counter() - began,
-        blocks=[
-            {key: event.get(key) for key in ("block", "look_s", "round_s")} for event in blocks
-        ],
         peak_bytes=torch.cuda.max_memory_allocated(),
     )
     if exit_code:
         raise RuntimeError(f"quantize ended with exit code {exit_code}: {text[-300:]}")
+
+
+class _Events(io.StringIO):
+    """What `quantize --json` prints; saves the time of each block when it is done."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run, self._blocks = run, list[dict[str, Any]]()
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if '"event": "calibration"' in line:
+                event = json.loads(line)
+                self._blocks.append({key: event[key] for key in ("block", "look_s", "round_s")})
+                self._run.put(blocks=self._blocks)
+        return super().write(text)
 
 
 def _write_source(run: Run, folder: Path) -> None:
@@ -250,7 +261,7 @@ def _quantize(run: Run, arguments: list[str]) -> tuple[int, str]:
     """Run `quantize` in this process, whose memory is measured."""
     from quantize.command import main
 
-    out = io.StringIO()
+    out = _Events(run)
     torch.cuda.reset_peak_memory_stats()
     with contextlib.redirect_stdout(out), not_emulated():
         try:
@@ -259,5 +270,4 @@ def _quantize(run: Run, arguments: list[str]) -> tuple[int, str]:
             code = error.code if isinstance(error.code, int) else 1
         except Exception as error:  # noqa: BLE001 - its row says so
             return 1, describe(error)
-    print(out.getvalue())
     return code, out.getvalue()

@@ -21,6 +21,7 @@ from benchmarks.gpu.shapes import AttentionShape
 from benchmarks.gpu.work import Run
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.model.token_attention import key_bias, split_keys
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
@@ -248,8 +249,8 @@ def ways(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Any]:
     added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(
         ~mask, float("-inf")
     )
-    groups = 16 if k.shape[2] >= 512 else 4
     visible = int(mask[0, 0, 0].sum())
+    bias = key_bias(torch.tensor([visible - 1]).to(GPU), k.shape[2], q.dtype)
     right = F.scaled_dot_product_attention(
         *(t.cpu().float() for t in (q, k[:, :, :visible], v[:, :, :visible]))
     )
@@ -267,7 +268,7 @@ def ways(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Any]:
         "efficient, added mask": within(SDPBackend.EFFICIENT_ATTENTION, added),
         "cudnn, added mask": within(SDPBackend.CUDNN_ATTENTION, added),
         "flash, no mask": within(SDPBackend.FLASH_ATTENTION, None),
-        "split keys, efficient": lambda: split_efficient(q, k, v, added, groups),
+        "split keys, as the engine does": lambda: split_keys(q, k, v, bias),
         "two products": lambda: split_products(q, k, v, added),
     }
     found: dict[str, Any] = {}
@@ -279,25 +280,6 @@ def ways(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Any]:
         except (RuntimeError, NotImplementedError) as error:
             found[name] = {"failed": str(error).partition("\n")[0][:160]}
     return found
-
-
-def split_efficient(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, groups: int) -> Tensor:
-    """Return attention with the keys split into groups, which torch computes as a batch."""
-    batch, heads, queries, width = q.shape
-    each = k.shape[2] // groups
-    parts = (
-        q.unsqueeze(2).expand(batch, heads, groups, queries, width),
-        k.view(batch, heads, groups, each, width),
-        v.view(batch, heads, groups, each, width),
-    )
-    bias = mask.view(1, 1, queries, groups, each).transpose(2, 3)
-    bias = bias.expand(batch, heads, groups, queries, each)
-    flat = [t.reshape(batch, heads * groups, *t.shape[3:]) for t in (*parts, bias)]
-    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(*flat, True)
-    lse = lse[:, :, :queries].view(batch, heads, groups, queries, 1)
-    weights = torch.softmax(lse, 2).to(torch.float32)
-    parted = out.view(batch, heads, groups, queries, width)
-    return (parted * weights).sum(2).to(q.dtype)
 
 
 def split_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ _GRACE_S = 2.0
 
 _TAIL_LINES, _KEPT_BYTES = 12, 1 << 18
 _STACKS = ("Timeout (", "Fatal Python error")
-_NOISE_BYTES = 3 << 30
+_WORK_BYTES = 8 << 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,7 +138,7 @@ def _work_folder() -> Path:
     """Return a new folder, in memory if there is room: random weights are mapped from it."""
     memory = Path("/dev/shm")
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(memory).free > _NOISE_BYTES and os.access(memory, os.W_OK):
+        if shutil.disk_usage(memory).free > _WORK_BYTES and os.access(memory, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="cogvlm2-gpu-", dir=memory))
     return Path(tempfile.mkdtemp(prefix="cogvlm2-gpu-"))
 
