@@ -37,18 +37,26 @@ class ByteBudget:
         """
         if self.share is not None:
             return int(plain_bytes * (1 + self.share))
-        limit = self.nbytes if self.bits is None else int(self.bits * weights / 8)
-        assert limit is not None
+        limit = self._absolute(weights)
         if limit < plain_bytes:
             raise UsageError(
                 "A budget of {value} is {most}, but plain NF4 takes "
                 "{size} ({bits:.3f} bits per weight).",
-                hint="Use a larger budget, or make lm_head smaller (--lm-head nf4).",
+                hint="Use a larger budget, or let it choose lm_head, too (--lm-head budget).",
                 value=self.text,
                 most=format_bytes(limit),
                 size=format_bytes(plain_bytes),
                 bits=8 * plain_bytes / weights,
             )
+        return limit
+
+    def allows(self, nbytes: int, weights: int) -> bool:
+        """Return whether files of this size are within a budget that is not a share."""
+        return nbytes <= self._absolute(weights)
+
+    def _absolute(self, weights: int) -> int:
+        limit = self.nbytes if self.bits is None else int(self.bits * weights / 8)
+        assert limit is not None
         return limit
 
 

@@ -25,7 +25,16 @@ from cogvlm2_lite.weights.adapter_choice import read_choices
 from quantize.budget import ByteBudget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
 from quantize.job import partial_folder, read_identity
-from quantize.recipe import KINDS, Keep, QuantizeOptions, Recipe
+from quantize.recipe import (
+    AUTO,
+    BY_BUDGET,
+    CPU_TARGET,
+    GPU_TARGET,
+    KINDS,
+    Keep,
+    QuantizeOptions,
+    Recipe,
+)
 from quantize.screen import JsonLines, Screen
 
 if TYPE_CHECKING:
@@ -97,9 +106,11 @@ def quantize_parser() -> Parser:
     )
     parser.add_argument(
         "--lm-head",
-        choices=list(KINDS),
-        default="bf16",
-        help="storage of the output matrix; bf16 means as in SRC (default: bf16)",
+        choices=[AUTO, *KINDS, BY_BUDGET],
+        default=AUTO,
+        help="storage of the output matrix; bf16 means as in SRC. budget lets --budget choose "
+        "among 4, 8 and 16 bits. auto is bf16, or budget if --budget is smaller than that needs "
+        "(default: auto)",
     )
     parser.add_argument(
         "--keep",
@@ -132,7 +143,15 @@ def quantize_parser() -> Parser:
         type=_budget,
         help="size of the result: +5%% (more than NF4 alone), 4.6bits (per weight) or 12.0GiB. "
         "Matrices whose rounding changes the model's output most get more bits. Only CogVLM2 "
-        "Lite can read the int8 that this uses; +0%% uses none (default with calibration: +5%%)",
+        "Lite can read the int8 that this uses; +0%% and --target gpu use none (default with "
+        "calibration: +5%%)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=["auto", CPU_TARGET, GPU_TARGET],
+        default="auto",
+        help="what DST will run on. For a GPU, --budget uses 16 bits and no int8, which is slower "
+        "there. auto is what the calibration runs on (default: auto)",
     )
     parser.add_argument(
         "--work",
@@ -280,6 +299,7 @@ def _convert(
         calibration=name,
         double_quant=options.double_quant,
         lm_head=options.lm_head,
+        target=_target(options) if samples else CPU_TARGET,
         keep=tuple(options.keep),
         shard_bytes=options.shard_size,
     )
@@ -313,15 +333,26 @@ def _convert(
     return 0
 
 
+def _target(options: argparse.Namespace) -> str:
+    """Return what the result will run on."""
+    if options.target != "auto":
+        return str(options.target)
+    from cogvlm2_lite.devices import choose_compute
+
+    backend = choose_compute(options.device, "auto").backend
+    return CPU_TARGET if backend.uses_ram else GPU_TARGET
+
+
 def _samples(options: argparse.Namespace, pixels: SamplePixels | None) -> tuple[list[Sample], str]:
     """Return the samples of --calibrate, and a text that identifies them; keep their pictures."""
     if options.calibrate == "none":
-        if options.budget or options.work:
+        by_budget = options.lm_head == BY_BUDGET
+        if options.budget or options.work or by_budget:
             raise UsageError(
                 "--{name} needs calibration, because without it nothing is measured.",
                 hint="Add --calibrate built-in or --calibrate with your own samples. "
                 "--keep chooses by hand.",
-                name="budget" if options.budget else "work",
+                name="budget" if options.budget else "work" if options.work else "lm-head budget",
             )
         return [], ""
     from cogvlm2_lite.samples.drawn import drawn_samples

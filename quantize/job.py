@@ -40,7 +40,7 @@ DECISION_NAME = "decision.json"
 _LOCK_WAIT_S = 0.2
 """Long enough for a lock file that an earlier run is deleting at this moment."""
 
-_CHANGEABLE = ("budget", "shard_bytes")
+_CHANGEABLE = ("budget", "target", "shard_bytes")
 """Settings that may change before an unfinished job is continued."""
 
 Hashes = Mapping[str, str]

@@ -54,7 +54,15 @@ from quantize.job import (
 )
 from quantize.merge import Merge, Pairs, merge_notes, merged_source
 from quantize.plain_rows import PlainRows
-from quantize.recipe import PlannedShard, PlannedTensor, QuantizeOptions, Recipe, make_recipe
+from quantize.recipe import (
+    BY_BUDGET,
+    PlannedShard,
+    PlannedTensor,
+    QuantizeOptions,
+    Recipe,
+    choose_head,
+    make_recipe,
+)
 from quantize.report import write_reports
 from quantize.rounding import Inputs, Rounded, companions, round_run, split_into_runs
 from quantize.source import SourceFiles, companion_files, identify, open_source, refuse_zeros
@@ -119,6 +127,7 @@ def convert(
         catalog = open_source(source, destination, quantized=settings.merges)
         adapter = None if merge is None else merge.read(catalog)
         pairs = {} if adapter is None else adapter.pairs
+        settings = choose_head(catalog, settings)
         identified = identify(catalog)
         if adapter is not None:
             identified = merged_source(identified, adapter)
@@ -177,10 +186,17 @@ def convert(
 
 
 def _limit(recipe: Recipe) -> int | None:
-    """Return the bytes of a budget; None without one. Raises UsageError if it is too small."""
-    weights = sum(tensor.source.spec.numel for tensor in recipe.tensors)
-    budget = recipe.settings.budget
-    return None if budget is None else budget.limit(recipe.nbytes, weights)
+    """Return the bytes of a budget; None without one. Raises UsageError if it is too small.
+
+    A share is one of NF4 with a 16-bit lm_head, also if the budget chooses lm_head.
+    """
+    settings = recipe.settings
+    if settings.budget is None:
+        return None
+    plain = recipe.nbytes
+    if settings.lm_head == BY_BUDGET and settings.budget.share is not None:
+        plain = make_recipe(recipe.catalog, replace(settings, lm_head="bf16")).nbytes
+    return settings.budget.limit(plain, recipe.weights)
 
 
 def _apply(recipe: Recipe, decided: Decision | None) -> Recipe:
@@ -278,7 +294,10 @@ def _notes(source: Path, recipe: Recipe, limit: int | None) -> list[Text]:
             Text(
                 "The budget leaves {size} ({share}) more. After calibration it is spent on the "
                 "matrices that need it most, as int8 or 16 bits. Plain transformers can't load "
-                "int8 matrices.",
+                "int8 matrices."
+                if "int8" in recipe.settings.upgrade_kinds
+                else "The budget leaves {size} ({share}) more. After calibration it is spent on "
+                "the matrices that need it most, in 16 bits: for a GPU, int8 is slower than both.",
                 size=format_bytes(limit - recipe.nbytes),
                 share=f"{limit / recipe.nbytes - 1:.1%}",
             )

@@ -10,7 +10,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import gcd
@@ -35,6 +35,12 @@ TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 TO_NF4, TO_SAME, TO_BF16 = "nf4", "same", "bf16"
 """What becomes of linear matrices: 4 bits; what they are in the source; 16 bits."""
+
+AUTO, BY_BUDGET = "auto", "budget"
+"""Storage of lm_head: 16 bits unless the budget is smaller; what the budget chooses."""
+
+CPU_TARGET, GPU_TARGET = "cpu", "gpu"
+"""What the result will run on."""
 
 _ROLES = (
     "weight", "quant_map", "nested_quant_map", "nested_absmax", "absmax", "quant_state", "scale",
@@ -61,11 +67,13 @@ class QuantizeOptions:
 
     double_quant: bool = True
     lm_head: str = "bf16"
-    """"bf16", "nf4" or "int8"."""
+    """"bf16", "nf4", "int8", BY_BUDGET or AUTO (see `choose_head`)."""
     keep: tuple[Keep, ...] = ()
     """Later ones take precedence over earlier ones, and over lm_head."""
     budget: ByteBudget | None = None
     """Bytes that may be spent to store matrices in more than NF4; None: no additional bytes."""
+    target: str = CPU_TARGET
+    """What the result will run on; a budget chooses no int8 for GPU_TARGET."""
     calibration: str = ""
     """Short description of what the rounding was fitted to; empty for round to nearest."""
     shard_bytes: int = 5 * 10**9
@@ -77,6 +85,15 @@ class QuantizeOptions:
     def merges(self) -> bool:
         """Whether the result has the storage kinds of the source, or 16 bits."""
         return self.matrices != TO_NF4
+
+    @property
+    def upgrade_kinds(self) -> tuple[str, ...]:
+        """Storage kinds that a budget may choose instead of NF4.
+
+        No kernel for a GPU multiplies int8: each product makes the matrix a 16-bit one first, and
+        moves 5 bytes per weight, where NF4 moves half a byte and 16 bits two.
+        """
+        return ("dense",) if self.target == GPU_TARGET else ("int8", "dense")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as they are written to the manifest and job.json."""
@@ -92,6 +109,7 @@ class QuantizeOptions:
             "lm_head": self.lm_head,
             "keep": [f"{k.pattern}={k.kind}" for k in self.keep],
             **({"budget": self.budget.text} if self.budget else {}),
+            **({"target": self.target} if self.budget and self.target != CPU_TARGET else {}),
             "shard_bytes": self.shard_bytes,
         }
 
@@ -173,6 +191,11 @@ class Recipe:
         """Bytes of all safetensors files, headers included."""
         return sum(shard.layout.size for shard in self.shards)
 
+    @cached_property
+    def weights(self) -> int:
+        """Number of weights of all tensors."""
+        return sum(tensor.source.spec.numel for tensor in self.tensors)
+
     @property
     def source_dtype(self) -> str:
         """Type of the linear matrices, before they are quantized, by its name in transformers."""
@@ -200,6 +223,22 @@ class Recipe:
     def kept(self) -> list[PlannedTensor]:
         """Return the linear matrices that are not stored in NF4."""
         return [t for t in self.tensors if t.reason]
+
+
+def choose_head(catalog: Catalog, settings: QuantizeOptions) -> QuantizeOptions:
+    """Return the settings with a storage of lm_head where they have AUTO.
+
+    lm_head stays in 16 bits, as other programs store it. A budget that is smaller than that needs
+    chooses it: it is a fifth of what a token reads.
+    """
+    if settings.lm_head != AUTO:
+        return settings
+    dense, budget = replace(settings, lm_head="bf16"), settings.budget
+    if budget is None or budget.share is not None:
+        return dense
+    recipe = make_recipe(catalog, dense)
+    fits = budget.allows(recipe.nbytes, recipe.weights)
+    return dense if fits else replace(settings, lm_head=BY_BUDGET)
 
 
 def make_recipe(
@@ -292,7 +331,8 @@ def _choose(
         return upgrades[spec.name], f"--budget {settings.budget.text if settings.budget else ''}"
     word, reason = "nf4", ""
     if spec.part is Part.LM_HEAD:
-        word, reason = settings.lm_head, f"--lm-head {settings.lm_head}"
+        word = "nf4" if settings.lm_head == BY_BUDGET else settings.lm_head
+        reason = f"--lm-head {word}"
     for keep in settings.keep:
         if _matches(keep.pattern, tensor):
             word, reason = keep.kind, f"--keep {keep.pattern}={keep.kind}"

@@ -78,6 +78,8 @@ def write_reports(
 def _content(recipe: Recipe, rows: Sequence[_Row], decision: Decision | None) -> dict[str, object]:
     return {
         "calibration": recipe.settings.calibration,
+        "budget": recipe.settings.budget.text if recipe.settings.budget else None,
+        "target": recipe.settings.target,
         "source_bytes": recipe.catalog.nbytes,
         "bytes": recipe.nbytes,
         "parts": [

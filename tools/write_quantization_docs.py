@@ -218,6 +218,17 @@ output. It is estimated: the KL grows with the square of the error, and the squa
 formats at the matrix's own outputs are known. Then a knapsack problem is solved, exactly up to
 1/8192 of the budget.
 
+For a GPU (`--target gpu`, the default when the calibration runs on one) the budget buys 16 bits
+and no int8. No kernel for a GPU multiplies int8: each product first makes the matrix a 16-bit one,
+which moves 5 bytes per weight, where a 16-bit matrix moves 2 and NF4 0.52. So int8 would make the
+answers slower there. The choice is in the manifest and in the report as `target`.
+
+lm_head is 21 % of the bytes that a token reads. `--lm-head budget` stores it in 4 bits and lets the
+budget buy 8 or 16 for it, by the loss that its rounding causes, as for every other matrix; `+0%` is
+then the size of NF4 with a 16-bit lm_head. A budget in bytes or bits that is smaller than that does
+so by itself. In all other cases lm_head stays in 16 bits. What it costs on the demo model is in the
+rows "lm_head" of the first table. lm_head is rounded to nearest, as its inputs are not collected.
+
 Without a budget the result is plain NF4 (Dettmers and others, arXiv 2305.14314), which every reader
 and kernel runs unchanged. The code is `gptq.py`, `statistics.py` and `calibrate.py` in
 `quantize/calibration/`; the budget is in `evaluation.py`, `variants.py` and

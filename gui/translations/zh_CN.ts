@@ -3111,10 +3111,6 @@
         <translation>预算 {value} 为 {most}，而普通 NF4 需要 {size}（每个权重 {bits:.3f} 位）。</translation>
     </message>
     <message>
-        <source>Use a larger budget, or make lm_head smaller (--lm-head nf4).</source>
-        <translation>请使用更大的预算，或缩小 lm_head（--lm-head nf4）。</translation>
-    </message>
-    <message>
         <source>Invalid budget: {value!r}.</source>
         <translation>预算无效：{value!r}。</translation>
     </message>
@@ -3467,6 +3463,10 @@
         <translation>回答可能不正确。</translation>
     </message>
     <message>
+        <source>Use a larger budget, or let it choose lm_head, too (--lm-head budget).</source>
+        <translation>请使用更大的预算，或者让预算也决定 lm_head 的存储方式（--lm-head budget）。</translation>
+    </message>
+    <message>
         <source>Rounded to nearest: with --adapter there is no calibration.</source>
         <translation>按就近取整：使用 --adapter 时不做校准。</translation>
     </message>
@@ -3553,6 +3553,10 @@
     <message>
         <source>The budget leaves {size} ({share}) more. After calibration it is spent on the matrices that need it most, as int8 or 16 bits. Plain transformers can&apos;t load int8 matrices.</source>
         <translation>预算还剩 {size}（{share}）。校准之后，它会以 int8 或 16 位用在最需要的矩阵上。普通 transformers 无法加载 int8 矩阵。</translation>
+    </message>
+    <message>
+        <source>The budget leaves {size} ({share}) more. After calibration it is spent on the matrices that need it most, in 16 bits: for a GPU, int8 is slower than both.</source>
+        <translation>预算还剩余 {size}（{share}）。校准之后会用于最需要的矩阵，以 16 位存储：在 GPU 上，int8 比 4 位和 16 位都慢。</translation>
     </message>
     <message>
         <source>The source has no tokenizer.json, so the result will have none; questions need one.</source>

@@ -11,7 +11,8 @@ here, at the model's output, on the samples that nothing was fitted to:
    compared here too: there are three times as many, and a few uncertain tokens of the answers have
    less influence then (docs/quantization.md).
 3  The bytes beyond NF4 go to the matrices where they remove most of that KL: as int8, or in 16 bits
-   as in the source.
+   as in the source. For a GPU they go to 16 bits only. lm_head is one of the matrices if it is the
+   budget's to choose.
 4  The result is measured as in step 1. If it is worse than plain NF4, one part goes back to round
    to nearest; if that does not help, everything does.
 """
@@ -352,9 +353,10 @@ class HeldOutEvaluation:
         errors = [rows[name] for name in unit.matrices if name in rows]
         whole = sum(row.error for row in errors)
         left = sum(row.int8_error for row in errors) / whole if whole > 0 else 0.0
-        for kind, gain in (("int8", unit.kl * (1 - min(left, 1.0))), ("dense", unit.kl)):
+        gains = {"int8": unit.kl * (1 - min(left, 1.0)), "dense": unit.kl}
+        for kind in self._recipe.settings.upgrade_kinds:
             more = sum(planned_bytes(t.source, kind) for t in planned) - before
-            yield Upgrade(kind=kind, nbytes=more, gain=gain)
+            yield Upgrade(kind=kind, nbytes=more, gain=gains[kind])
 
     # --- the fail-safe ----------------------------------------------------------------------------
 

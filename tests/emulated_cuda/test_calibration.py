@@ -7,6 +7,8 @@ another way there, so a code may differ where two are almost equally near.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +20,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cogvlm2_lite.backends.base import Graph
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.samples.samples import Sample
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.manifest import MANIFEST_NAME
 from quantize.calibration.batched import OPERATIONS_PER_COLUMN, BatchRounder, Problem
 from quantize.calibration.calibrate import Task
 from quantize.calibration.gptq import Calibration, round_matrix
+from quantize.command import main, verify_main
 from quantize.events import Calibrated, Event
 from quantize.pipeline import convert
 from quantize.recipe import QuantizeOptions, Recipe
@@ -32,6 +38,7 @@ from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Order
 from tests.helpers.calibration import calibrate_with, made_samples
 from tests.helpers.conversion import QUICK, hashes, write_source
+from tests.helpers.folders import write_tokenizer
 
 SETTINGS = QuantizeOptions(calibration="a test")
 SMALL = {
@@ -249,3 +256,30 @@ def test_a_graph_is_started_once_for_128_columns() -> None:
             rounder.round(problems(range(1), "cuda"), how)
     # One by one, 192 columns would be 3,840 operations.
     assert later.count < 300
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_calibrates_on_a_gpu_and_continues(
+    known: Known, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the default budget, out of memory in the middle, and on the GPU that auto finds."""
+    source, target = tmp_path / "source", tmp_path / "q"
+    shutil.copytree(known.source, source)
+    write_tokenizer(source)
+    words = [str(source), str(target), "--calibrate", "built-in", "--samples", "8", "--yes"]
+    with emulated_cuda(order=Order.LATE) as machine:
+        machine.fail_at = 300
+        assert main(words) != 0
+    shown = capsys.readouterr()
+    assert "memory of cuda:0 is not enough for the calibration" in shown.err
+    assert "in 16 bits: for a GPU, int8 is slower" in shown.out
+    with emulated_cuda(order=Order.RANDOM, seed=2):
+        assert main(words) == 0
+    settings = json.loads((target / MANIFEST_NAME).read_text())["settings"]
+    assert (settings["target"], settings["budget"]) == ("gpu", "+5%")
+    kinds = {t.kind for t in Catalog.open(target, read_config(target)).tensors.values()}
+    assert kinds == {"dense", "nf4"}
+    assert "held-out samples:" in capsys.readouterr().out
+    assert verify_main([str(target)]) == 0
