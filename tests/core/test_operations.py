@@ -6,12 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.config import read_config
 from cogvlm2_lite.model.attention import grouped_attention, visible_keys
+from cogvlm2_lite.model.decoder import RoutedAdapter, Routing, Step
+from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.norms import fused_rms_norm, rms_norm
 from cogvlm2_lite.model.operations import REFERENCE, choose_operations
 from cogvlm2_lite.model.patches import convolved, multiplied
 from cogvlm2_lite.model.rotary import RopeMode, inverse_frequencies, rotary_table
 from cogvlm2_lite.model.token_attention import reference
+from cogvlm2_lite.weights.slots import Adapted, Linear, LowRank
+from cogvlm2_lite.weights.storage.dense import DenseWeight
+from tests.helpers.goldens import CHECKPOINT
 
 
 def random(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -67,3 +73,55 @@ def test_a_rotation_has_the_bits_of_the_released_formula(
     low, high = x.to(cos.dtype).chunk(2, dim=-1)
     expected = torch.cat((low * cos - high * sin, low * sin + high * cos), dim=-1).to(dtype)
     assert torch.equal(table.rows(positions).apply(x), expected)
+
+
+def test_a_step_is_copied_once_to_each_device() -> None:
+    config = read_config(CHECKPOINT)
+    table = rotary_table(
+        inverse_frequencies(config.head_dim), 8, mode=RopeMode.EXACT, dtype=torch.float32
+    )
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    step = Step(
+        routing=Routing.of(torch.tensor([[True, False]])),
+        rotations=[table.rows(torch.tensor([[0, 1]]))] * 2,
+        mask=visible_keys(2, 2, None, cpu),
+        causal=False,
+        cache=KVCache(config, batch=1, dtype=torch.float32, devices=[cpu]),
+        adapted=RoutedAdapter.everywhere("one"),
+    )
+    moved = step.on(other)
+    assert step.on(cpu) is step
+    assert moved.mask is not None
+    assert moved.mask.device == other
+    assert moved.rotations[0] is moved.rotations[1]
+    assert step.on(other) is moved.on(other) is moved
+
+
+def test_an_adapter_acts_on_the_rows_of_each_expert() -> None:
+    routing = Routing.of(torch.tensor([[False, True, True, False, False]]))
+
+    def rows(*acts: bool) -> list[object]:
+        routed = RoutedAdapter.where("one", torch.tensor([acts]), routing)
+        return [
+            "none" if each is None else "all" if each.rows is None else each.rows.tolist()
+            for each in (routed.every, routed.language, routed.vision)
+        ]
+
+    assert rows(False, False, False, True, True) == [[3, 4], [1, 2], "none"]
+    assert rows(False, False, True, True, True) == [[2, 3, 4], [1, 2], [1]]
+    assert rows(True, True, True, True, True) == ["all", "all", "all"]
+    assert rows(False, False, False, False, False) == ["none", "none", "none"]
+    assert rows(False, True, True, False, False) == [[1, 2], "none", "all"]
+
+
+def test_an_adapter_changes_only_the_rows_on_which_it_acts() -> None:
+    x, weight = random(2, 3, 8, seed=1), random(6, 8, seed=2)
+    pair = LowRank(down=random(2, 8, seed=3), up=random(6, 2, seed=4))
+    linear = Linear("a.weight", 8, 6, stored=DenseWeight(weight=weight))
+    linear.adapters["one"] = pair
+    acts = torch.tensor([[True, False, False], [False, True, True]])
+    base, whole = linear(x), linear(x, Adapted(name="one"))
+    found = linear(x, Adapted.where("one", acts))
+    assert torch.equal(found[~acts], base[~acts])
+    assert torch.allclose(found[acts], whole[acts], atol=1e-6)
+    assert not torch.isclose(base, whole).all(-1).any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,10 @@ from cogvlm2_lite.model.token_attention import (
 )
 from cogvlm2_lite.weights.adapter import read_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
+from tests.emulated_cuda import operators
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Machine, Order
+from tests.emulated_cuda.operators import efficient_attention
 from tests.emulated_cuda.test_engine import opened
 from tests.helpers.adapters import random_adapter
 from tests.helpers.folders import random_folder
@@ -105,6 +107,57 @@ def test_a_hidden_key_gets_no_share_in_any_type() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         scores = torch.tensor([80.0, HIDDEN - 80.0]).to(dtype).float()
         assert torch.softmax(scores, 0).tolist() == [1.0, 0.0]
+
+
+Parts = tuple[Tensor, ...]
+
+
+def without_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, sums: bool) -> Parts:
+    return efficient_attention(q, k, v, torch.zeros_like(bias), sums)
+
+
+def without_scale(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, sums: bool) -> Parts:
+    return efficient_attention(q, k, v, bias, sums, scale=1.0)
+
+
+def with_binary_logarithms(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, sums: bool) -> Parts:
+    out, logarithms, *rest = efficient_attention(q, k, v, bias, sums)
+    return out, logarithms / 0.6931, *rest
+
+
+def with_sums_of_other_heads(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, sums: bool) -> Parts:
+    out, logarithms, *rest = efficient_attention(q, k, v, bias, sums)
+    return out, logarithms.flip(1), *rest
+
+
+def without_numbers_where_all_is_hidden(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, sums: bool
+) -> Parts:
+    out, *rest = efficient_attention(q, k, v, bias, sums)
+    hidden = (bias < HIDDEN / 2).all(3, keepdim=True)
+    return out.masked_fill(hidden, float("nan")), *rest
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        without_mask,
+        without_scale,
+        with_binary_logarithms,
+        with_sums_of_other_heads,
+        without_numbers_where_all_is_hidden,
+    ],
+)
+def test_another_version_of_the_kernel_is_noticed(
+    wrong: Callable[..., Parts], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "efficient_attention", wrong)
+    with emulated_cuda():
+        for head_dim in (128, 16):
+            chosen = choose_token_attention(CUDA, dtype, head_dim)
+            assert chosen.attend is reference
+            assert "other numbers" in chosen.reason
 
 
 def test_the_choice_is_tested_and_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
