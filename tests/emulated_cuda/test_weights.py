@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.backends.cuda import CudaBackend
-from cogvlm2_lite.weights.kernels import cuda_self_test, scales
+from cogvlm2_lite.bench.synthetic import released_config, synthetic_catalog
+from cogvlm2_lite.memory.work import KERNEL_SCRATCH_BYTES
+from cogvlm2_lite.weights.catalog import Catalog
+from cogvlm2_lite.weights.kernels import choice, cuda_self_test, scales
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaKernel
 from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels, gpu_chunks
@@ -28,6 +31,7 @@ from cogvlm2_lite.weights.storage.nf4 import FourBitWeight, place_four_bit
 from tests.emulated_cuda import shapes
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Machine, Order
+from tests.emulated_cuda.model_19b import ZeroReader
 from tests.helpers.checkpoints import (
     SPECS,
     Tensors,
@@ -234,6 +238,37 @@ def test_many_rows_need_no_more_than_a_chunk_of_the_matrix(gpu: Machine, rows: i
     out = weight.multiply(x, None)
     torch.cuda.synchronize()
     assert gpu.peak[0] - before <= out.nbytes + (1 << 16) + 2048 * 128 // 64 * 4
+
+
+@pytest.fixture(scope="module")
+def released() -> Catalog:
+    return synthetic_catalog(released_config(1, 1), lm_head_nf4=True)
+
+
+@pytest.mark.parametrize(
+    "part", ["query_key_value", "expert_dense", "up_proj", "down_proj", "head"]
+)
+def test_products_of_the_19b_model_need_no_more_than_the_plan_has(
+    part: str, released: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm_head in 4 bits, too: dequantized as a whole it has 1 GiB, and its scales 31 MiB."""
+    monkeypatch.setattr(choice, "rows_together", lambda *_: 3)
+    name = next(n for n in released.tensors if part in n and ("language" in n or part == "head"))
+    stored = released.tensors[name]
+    rows, columns = stored.spec.shape
+    with emulated_cuda(shapes_only=True) as machine:
+        loader = WeightLoader(released, device=CUDA, dtype=BF16, reader=ZeroReader(released))
+        slot = Linear(name, columns, rows)
+        loader.fill(slot)
+        before = machine.held[0]
+        for count in (1, 3, 4, 5, 100, 257, 300, 600, 1024):
+            x = torch.empty(1, count, columns, dtype=BF16, device=CUDA)
+            machine.peak[0] = machine.held[0]
+            out = slot(x)
+            used = machine.peak[0] - before - x.nbytes - out.nbytes
+            assert used <= KERNEL_SCRATCH_BYTES, count
+            assert loader.scratch.nbytes <= 28 << 20
+            del x, out
 
 
 @pytest.mark.parametrize("shape", [(512, 128), (96, 100)])
