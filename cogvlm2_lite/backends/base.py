@@ -24,8 +24,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A tensor in RAM that goes to a device, and its dtype there."""
+
+    tensor: Tensor
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self.tensor.numel() * self.dtype.itemsize
+
+
 class Upload(Protocol):
-    """Copies weights from host memory to a device; a context manager around one weight."""
+    """Copies weights from host memory to a device; a context manager around one unit."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,15 +51,21 @@ class Upload(Protocol):
         """Wait until everything that was sent has arrived."""
         ...
 
-    def send(self, piece: Tensor) -> Tensor:
-        """Return a CPU tensor's copy on the device, or the tensor itself if no copy is needed.
+    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+        """Return the copies of tensors on the device, or the tensors where no copy is needed.
 
-        The copy may not be finished when this returns.
+        room  [bytes] uint8 of the device for all of them, one behind the other, each with
+              footprint.aligned(its bytes); None: new memory
+
+        The copies may not be finished when this returns.
         """
         ...
 
     def wait_for_computing(self) -> None:
-        """Wait until no queued computation reads weights any more."""
+        """Let later copies wait until no computation that is queued now reads weights any more.
+
+        Must be called before memory that was sent to is used for other weights, or released.
+        """
         ...
 
 
@@ -78,6 +97,7 @@ class Backend(ABC):
                        decode step takes fewer operations, its attention is split over the keys,
                        and a calibration rounds matrices together
     has_convolutions   whether torch's convolutions are used; otherwise a matrix product
+    uses_slab          whether all weights of a device lie in one allocation (memory/slab.py)
     """
 
     kind: ClassVar[str]
@@ -88,6 +108,7 @@ class Backend(ABC):
     loads_ahead: ClassVar[bool] = True
     launches_kernels: ClassVar[bool] = False
     has_convolutions: ClassVar[bool] = True
+    uses_slab: ClassVar[bool] = False
 
     # --- which devices there are ------------------------------------------------------------------
 

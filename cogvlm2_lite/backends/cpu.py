@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
-from cogvlm2_lite.backends.base import Backend, Upload
+from cogvlm2_lite.backends.base import Backend, Outgoing, Upload
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.text import Text
 
@@ -113,8 +113,8 @@ class _InPlace(Upload):
     ) -> None:
         return
 
-    def send(self, piece: Tensor) -> Tensor:
-        return piece
+    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+        return [piece.tensor.to(piece.dtype) for piece in pieces]
 
     def wait_for_computing(self) -> None:
         return

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_GPU_HINT = "Use --device cpu, or install the {build} wheel of torch (see README) and a driver."
-_CUDA_ERROR_MEMORY_ALLOCATION = 2
 _NO_MEMORY = re.compile(
     r"\b(?:CU|HIP|ROC)[A-Z]*_(?:STATUS_)?"
     r"(?:ALLOC_FAILED|NOT_INITIALIZED|INSUFFICIENT_RESOURCES"
@@ -57,6 +56,7 @@ class CudaBackend(Backend):
     # They would load cuDNN, for two convolutions of a picture: 100 MB of modules, and a workspace
     # that no plan has. Their patches don't overlap, so each is one matrix product.
     has_convolutions = False
+    uses_slab = True
 
     def __init__(self, torch: Any = None) -> None:
         self._given = torch
@@ -268,7 +268,9 @@ class CudaBackend(Backend):
 
     def staged(self, tensor: Tensor) -> Tensor:
         """Return a pinned copy: a copy from other memory blocks the host."""
-        return tensor.pin_memory()
+        from cogvlm2_lite.backends.pinned import pinned_or_same
+
+        return pinned_or_same(tensor)
 
     def fetch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return copies in pinned memory: to other memory each copy would be a wait."""
@@ -346,9 +348,10 @@ class CudaBackend(Backend):
         """
         import torch
 
+        from cogvlm2_lite.backends.pinned import is_refused
+
         if isinstance(error, torch.AcceleratorError):
-            code = getattr(error, "error_code", None)
-            return bool(code == _CUDA_ERROR_MEMORY_ALLOCATION)
+            return is_refused(error)
         library = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
         return library or super().is_out_of_memory(error)
 

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ALIGNMENT = 256
+"""On a GPU, the tensors of a unit lie one behind the other, and each begins at a multiple of this
+many bytes. Kernels read 16 bytes at a time; torch's own allocator aligns to 512."""
+
+
+def aligned(nbytes: int) -> int:
+    """Return the bytes that a tensor takes on a GPU, with those up to the next one."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.backends.base import (
     Backend,
+    Outgoing,
     Upload,
     fallback_cautions,
     fallback_of,
@@ -176,8 +178,8 @@ class _Copies(Upload):
     ) -> None:
         return
 
-    def send(self, piece: Tensor) -> Tensor:
-        return piece.to(self._device)
+    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+        return [piece.tensor.to(piece.dtype).to(self._device) for piece in pieces]
 
     def wait_for_computing(self) -> None:
         return

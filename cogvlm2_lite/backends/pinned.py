@@ -1,22 +1,47 @@
 """Uploads weights from host memory to a GPU while the GPU computes.
 
-Bytes are copied from the mapped file into a ring of two pinned buffers, and from there over the bus
-on a separate stream. The thread that uploads waits for its copies, so a weight is on the GPU when
-`fill` returns; the thread that computes waits only for the block that it needs next.
+The tensors of a unit lie one behind the other on the GPU. Their bytes are copied from the mapped
+file into a ring of two pinned buffers, and from there over the bus on a separate stream: one copy
+for each buffer, however many tensors it holds. The thread that uploads waits for its copies, so a
+unit is on the GPU when it was filled; the thread that computes waits only for the block that it
+needs next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import Upload
+from cogvlm2_lite.backends.base import Outgoing, Upload
+from cogvlm2_lite.backends.device import ALIGNMENT, aligned
 
 RING_BYTES = 32 << 20
 """Size of one pinned buffer: the CPU fills one while the other is copied over the bus."""
+
+_MEMORY_ALLOCATION = 2
+"""cudaErrorMemoryAllocation; HIP has the same number."""
+
+assert RING_BYTES % ALIGNMENT == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Buffer:
+    """One buffer of the ring.
+
+    memory     [RING_BYTES] uint8
+    free       the event after the last copy from it
+    is_pinned  False if there was no pinned memory
+    """
+
+    memory: Tensor
+    free: Any
+    is_pinned: bool
 
 
 class PinnedUpload(Upload):
@@ -27,8 +52,9 @@ class PinnedUpload(Upload):
         self._module: Any = torch.get_device_module(device)  # torch.cuda or torch.xpu
         self._stream = self._module.Stream(device)
         self._context = self._module.stream(self._stream)
-        self._ring: list[tuple[Tensor, Any]] = []
-        self._turn = 0
+        self._computed = self._module.Event()
+        self._ring: list[_Buffer] = []
+        self._turn = 1
 
     def __enter__(self) -> PinnedUpload:
         self._context.__enter__()
@@ -42,34 +68,90 @@ class PinnedUpload(Upload):
     ) -> None:
         self._context.__exit__(kind, error, trace)
         self._stream.synchronize()
+        # Pinned memory may be there again at the next upload.
+        self._ring = [buffer for buffer in self._ring if buffer.is_pinned]
 
-    def send(self, piece: Tensor) -> Tensor:
-        """Return a copy of a CPU tensor on the GPU."""
-        there = torch.empty(piece.shape, dtype=piece.dtype, device=self._device)
-        source, target = (t.view(-1).view(torch.uint8) for t in (piece, there))
-        for begin in range(0, source.numel(), RING_BYTES):
-            part = source[begin : begin + RING_BYTES]
-            buffer, free = self._next_buffer()
-            buffer[: part.numel()].copy_(part)
-            target[begin : begin + RING_BYTES].copy_(buffer[: part.numel()], non_blocking=True)
-            free.record(self._stream)
-        return there
+    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+        """Return copies of CPU tensors on the GPU, in one range of memory; see Upload."""
+        ends = list(accumulate(aligned(piece.nbytes) for piece in pieces))
+        total = ends[-1] if ends else 0
+        begins = [end - aligned(piece.nbytes) for end, piece in zip(ends, pieces, strict=True)]
+        if room is None:
+            room = torch.empty(total, dtype=torch.uint8, device=self._device)
+        for begin in range(0, total, RING_BYTES):
+            end = min(begin + RING_BYTES, total)
+            buffer = self._next_buffer()
+            _pack(buffer.memory, pieces, begins, begin, end)
+            room[begin:end].copy_(buffer.memory[: end - begin], non_blocking=True)
+            buffer.free.record(self._stream)
+        return [
+            room[begin : begin + piece.nbytes].view(piece.dtype).view(piece.tensor.shape)
+            for begin, piece in zip(begins, pieces, strict=True)
+        ]
 
     def wait_for_computing(self) -> None:
-        """Wait until no queued computation reads weights any more.
+        """Let later copies wait until no computation that is queued now reads weights any more.
 
-        Must be called before a weight's memory is released: the memory belongs to the upload's
-        stream, which does not wait for kernels that still read it.
+        The GPU waits, not the host.
         """
-        self._module.current_stream(self._device).synchronize()
+        self._computed.record(self._module.current_stream(self._device))
+        self._stream.wait_event(self._computed)
 
-    def _next_buffer(self) -> tuple[Tensor, Any]:
-        """Return a pinned buffer whose last copy has ended, and the event for its next copy."""
+    def _next_buffer(self) -> _Buffer:
+        """Return a buffer whose last copy has ended."""
         if len(self._ring) < 2:
-            buffer = torch.empty(RING_BYTES, dtype=torch.uint8, pin_memory=True)
-            self._ring.append((buffer, self._module.Event()))
+            self._ring.append(self._new_buffer())
             return self._ring[-1]
         self._turn = 1 - self._turn
-        buffer, free = self._ring[self._turn]
-        free.synchronize()
-        return buffer, free
+        buffer = self._ring[self._turn]
+        buffer.free.synchronize()
+        return buffer
+
+    def _new_buffer(self) -> _Buffer:
+        memory, is_pinned = pinned_or_ordinary(RING_BYTES)
+        return _Buffer(memory=memory, free=self._module.Event(), is_pinned=is_pinned)
+
+
+def _pack(
+    buffer: Tensor, pieces: Sequence[Outgoing], begins: Sequence[int], begin: int, end: int
+) -> None:
+    """Write the bytes from `begin` to `end` of pieces that lie one behind the other.
+
+    begins  the first byte of each piece
+    """
+    for at, piece in zip(begins, pieces, strict=True):
+        first, last = max(at, begin), min(at + piece.nbytes, end)
+        if first < last:
+            size = piece.dtype.itemsize
+            source = piece.tensor.reshape(-1)[(first - at) // size : (last - at) // size]
+            buffer[first - begin : last - begin].view(piece.dtype).copy_(source)
+
+
+def pinned_or_ordinary(nbytes: int) -> tuple[Tensor, bool]:
+    """Return uint8 [nbytes], pinned if the system allows it, and whether it is pinned.
+
+    The driver refuses pinned memory long before RAM is full, and less video memory would not help.
+    A copy from ordinary memory is slower.
+    """
+    try:
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True), True
+    except RuntimeError as error:
+        if not is_refused(error):
+            raise
+        return torch.empty(nbytes, dtype=torch.uint8), False
+
+
+def pinned_or_same(tensor: Tensor) -> Tensor:
+    """Return a pinned copy of a CPU tensor; the tensor itself if there is no pinned memory."""
+    try:
+        return tensor.pin_memory()
+    except RuntimeError as error:
+        if not is_refused(error):
+            raise
+        return tensor
+
+
+def is_refused(error: Exception) -> bool:
+    """Return whether the driver had no memory, by its error number, which torch keeps."""
+    code = getattr(error, "error_code", None)
+    return isinstance(error, torch.AcceleratorError) and code == _MEMORY_ALLOCATION

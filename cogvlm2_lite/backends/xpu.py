@@ -136,7 +136,9 @@ class XpuBackend(Backend):
 
     def staged(self, tensor: Tensor) -> Tensor:
         """Return a pinned copy: a copy from other memory blocks the host."""
-        return tensor.pin_memory()
+        from cogvlm2_lite.backends.pinned import pinned_or_same
+
+        return pinned_or_same(tensor)
 
     def synchronize(self, device: torch.device) -> None:
         """Wait for all streams of a GPU."""

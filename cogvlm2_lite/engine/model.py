@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -469,7 +468,7 @@ def _budgets(
     if len(budgets) == 1:
         return budgets
     itemsize = compute.dtype.itemsize
-    sizes = unit_sizes(catalog, itemsize=itemsize, packed=False)
+    sizes = unit_sizes(catalog, itemsize=itemsize, packed=False, on_gpu=True)
     kv_itemsize = itemsize if kv is KVKind.FULL else 1
     workload = Workload(
         context=context, itemsize=itemsize, kv_itemsize=kv_itemsize, parallel=parallel
@@ -527,10 +526,17 @@ def open_model(
         for d in devices
     ]
     itemsize = compute.dtype.itemsize
-    low_rank = Counter[str]()
+    low_rank: dict[str, list[int]] = {}
     for adapter in adapters:
-        low_rank.update({name: pair.numel for name, pair in adapter.pairs.items()})
-    sizes = unit_sizes(catalog, itemsize=itemsize, packed=loaders[0].packs, low_rank=low_rank)
+        for name, pair in adapter.pairs.items():
+            low_rank.setdefault(name, []).extend((pair.down.numel(), pair.up.numel()))
+    sizes = unit_sizes(
+        catalog,
+        itemsize=itemsize,
+        packed=loaders[0].packs,
+        on_gpu=loaders[0].on_gpu,
+        low_rank=low_rank,
+    )
     workload = Workload(
         context=context or config.max_position_embeddings,
         itemsize=itemsize,

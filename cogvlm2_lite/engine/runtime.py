@@ -273,10 +273,9 @@ class Runtime:
 
     @property
     def _uses_graphs(self) -> bool:
-        """Whether graphs are used: no weight and no cache buffer moves during decode."""
-        device = self.plan.devices[0]
-        moves = len(self.plan.devices) > 1 or device.phase(Phase.DECODE).streamed
-        return self.graphs is not None and not moves
+        """Whether graphs are used: all weights are there, and no address changes in a step."""
+        on_one = len(self.plan.devices) == 1
+        return self.graphs is not None and on_one and self.residency.is_ready
 
     def _decode_one(self, token: Token) -> Steps[Tensor]:
         hidden, place = self._input(token)

@@ -55,10 +55,12 @@ def _ignore(event: Replanned) -> None:
     """Do nothing."""
 
 
-def weight_sizes(catalog: Catalog, dtype: torch.dtype) -> dict[UnitKey, int]:
+def weight_sizes(
+    catalog: Catalog, dtype: torch.dtype, *, on_gpu: bool = False
+) -> dict[UnitKey, int]:
     """Return the bytes in memory of each unit of the model while it is trained."""
     # A packed copy of a matrix is for decoding.
-    return unit_sizes(catalog, itemsize=dtype.itemsize, packed=False)
+    return unit_sizes(catalog, itemsize=dtype.itemsize, packed=False, on_gpu=on_gpu)
 
 
 class LearningNetwork:
@@ -126,7 +128,7 @@ class LearningNetwork:
         self._passes = Passes(self._placed, self._trained, self._known, behind=self._behind)
         self._replanner = Replanner(
             self,
-            weight_sizes(catalog, dtype),
+            weight_sizes(catalog, dtype, on_gpu=not plan.devices[0].budget.in_ram),
             Workload.of_training(training, itemsize=dtype.itemsize),
         )
         self.follow(plan)
@@ -156,7 +158,7 @@ class LearningNetwork:
         )
         plan = plan_training(
             catalog.config,
-            weight_sizes(catalog, compute.dtype),
+            weight_sizes(catalog, compute.dtype, on_gpu=not budget.in_ram),
             budget,
             training,
             itemsize=compute.dtype.itemsize,
@@ -276,7 +278,7 @@ class LearningNetwork:
         try:
             plan = plan_memory(
                 self.config,
-                weight_sizes(self._catalog, dtype),
+                weight_sizes(self._catalog, dtype, on_gpu=not budgets[0].in_ram),
                 budgets,
                 Workload.of_training(self._placed.training, itemsize=dtype.itemsize),
             )

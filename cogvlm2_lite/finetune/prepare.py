@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cogvlm2_lite.finetune.evaluation import Answer, HeldOut
 from cogvlm2_lite.finetune.gather import Gathered, Tell, fingerprint, tell_nobody, write_skipped
 from cogvlm2_lite.finetune.held_out import finished, mean_loss
 from cogvlm2_lite.finetune.learn import Conduct, Run, new_pairs
-from cogvlm2_lite.finetune.network import LearningNetwork, weight_sizes
+from cogvlm2_lite.finetune.network import LearningNetwork
 from cogvlm2_lite.finetune.picture_files import PictureFiles
 from cogvlm2_lite.finetune.settings import TrainingSettings
 from cogvlm2_lite.finetune.state import RunFolder
@@ -35,6 +36,7 @@ from cogvlm2_lite.finetune.task import TrainingTask
 from cogvlm2_lite.forecast.preview import PlannedModel
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.budget import read_allowance
+from cogvlm2_lite.memory.inventory import unit_sizes
 from cogvlm2_lite.memory.training import Training
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.rows.held_out import NAME, write_held_out
@@ -72,7 +74,7 @@ def prepare(task: TrainingTask, tell: Tell = tell_nobody) -> Prepared:
     subject = PlannedModel(
         name=task.model.name,
         config=config,
-        weigh=lambda itemsize, _: weight_sizes(catalog, compute.dtype),
+        weigh=partial(unit_sizes, catalog),
     )
     # 1. Samples in both forms, of which one is used.
     data = Gathered(task, config, Tokenizer.from_folder(task.model), tell)

@@ -153,7 +153,7 @@ def plan_run(
     )
     plan = plan_training(
         subject.config,
-        subject.weigh(machine.itemsize, False),
+        subject.weigh(itemsize=machine.itemsize, packed=False, on_gpu=not machine.in_ram),
         machine.budgets[0],
         training,
         itemsize=machine.itemsize,
@@ -193,7 +193,7 @@ def survey_facts(
         run,
         machine.rates[0],
         itemsize=machine.itemsize,
-        stored=subject.weigh(machine.itemsize, False),
+        stored=subject.weigh(itemsize=machine.itemsize, packed=False, on_gpu=not machine.in_ram),
         cache_bytes=cache_of(task)[1],
     )
     return {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Released
 from cogvlm2_lite.config import parse_config, read_config
@@ -28,9 +30,11 @@ from cogvlm2_lite.text import Text
 
 _UNLIMITED_BYTES = 1 << 50
 
-Weigh = Callable[[int, bool], Mapping[UnitKey, int]]
-"""Bytes in memory of every unit, from the bytes of the compute dtype and whether 4-bit matrices
-used in decoding get a packed copy."""
+
+class Weigh(Protocol):
+    """Returns the bytes in memory of every unit; parameters as in inventory.unit_sizes."""
+
+    def __call__(self, *, itemsize: int, packed: bool, on_gpu: bool) -> Mapping[UnitKey, int]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,7 @@ def released_subject(released: Released, *, lm_head_nf4: bool = False) -> Planne
     return PlannedModel(
         name=released.title,
         config=config,
-        weigh=lambda itemsize, packed: sizes_of_quantized(
-            config, itemsize=itemsize, lm_head_nf4=lm_head_nf4, packed=packed
-        ),
+        weigh=partial(sizes_of_quantized, config, lm_head_nf4=lm_head_nf4),
     )
 
 
@@ -64,7 +66,7 @@ def folder_subject(folder: Path, name: str) -> PlannedModel:
     return PlannedModel(
         name=name,
         config=config,
-        weigh=lambda itemsize, packed: unit_sizes(catalog, itemsize=itemsize, packed=packed),
+        weigh=partial(unit_sizes, catalog),
     )
 
 
@@ -96,7 +98,7 @@ def least_budget_bytes(subject: PlannedModel, *, itemsize: int, packed: bool, in
     workload = Workload(
         context=check_context(subject.config, None), itemsize=itemsize, kv_itemsize=itemsize
     )
-    sizes = subject.weigh(itemsize, packed)
+    sizes = subject.weigh(itemsize=itemsize, packed=packed, on_gpu=not in_ram)
     return least_bytes(subject.config, sizes, workload, in_ram=in_ram) + RESERVE_BYTES
 
 
@@ -122,7 +124,8 @@ def preview(
         kv_itemsize=1 if eight_bit_cache else itemsize,
         parallel=parallel,
     )
-    sizes, stored = subject.weigh(itemsize, machine.packed), subject.weigh(itemsize, False)
+    weigh = partial(subject.weigh, itemsize=itemsize, on_gpu=not machine.in_ram)
+    sizes, stored = weigh(packed=machine.packed), weigh(packed=False)
     budgets = useful_devices(config, sizes, machine.budgets, workload)
     rates = machine.rates[: len(budgets)]
     plan = plan_most_parallel(

@@ -17,6 +17,7 @@ from cogvlm2_lite.architectures.architecture import (
     TensorSpec,
     expected_tensors,
 )
+from cogvlm2_lite.backends.device import aligned
 from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
 from cogvlm2_lite.weights.footprint import held_bytes, packed_copy_bytes
 
@@ -88,17 +89,35 @@ def nf4_bytes(numel: int) -> int:
     return ceil(numel / 2) + groups + 4 * ceil(groups / 256) + 16 * 4 + 256 * 4 + 256
 
 
+def _nf4_bytes_on_gpu(numel: int) -> int:
+    """Return the same with each piece aligned, and with the offset of the scales."""
+    groups = ceil(numel / NF4_GROUP)
+    sizes = (ceil(numel / 2), groups, 4 * ceil(groups / 256), 16 * 4, 256 * 4, 4)
+    return sum(map(aligned, sizes))
+
+
 def sizes_of_quantized(
-    config: ModelConfig, *, itemsize: int = 2, lm_head_nf4: bool = False, packed: bool = False
+    config: ModelConfig,
+    *,
+    itemsize: int = 2,
+    lm_head_nf4: bool = False,
+    packed: bool = False,
+    on_gpu: bool = False,
 ) -> dict[UnitKey, int]:
     """Return the bytes in memory of each unit of a model that `quantize` would write.
 
-    packed  as in unit_sizes
+    packed, on_gpu  as in unit_sizes
     """
 
     def weigh(spec: TensorSpec) -> int:
         if spec.role is Role.LINEAR and (spec.part is not Part.LM_HEAD or lm_head_nf4):
+            if on_gpu:
+                return _nf4_bytes_on_gpu(spec.numel)
             return nf4_bytes(spec.numel) + (packed_copy_bytes(spec, NF4_GROUP) if packed else 0)
+        if on_gpu and not spec.keeps_type:
+            return aligned(spec.numel * itemsize)
+        if on_gpu and spec.part is not Part.EMBEDDING:
+            return 0
         return spec.numel * (2 if spec.keeps_type else itemsize)
 
     return sum_by_unit((spec, weigh(spec)) for spec in expected_tensors(config).values())
@@ -132,21 +151,32 @@ def in_use_order(units: Iterable[Unit]) -> Iterator[Unit]:
 
 
 def unit_sizes(
-    catalog: Catalog, *, itemsize: int, packed: bool, low_rank: Mapping[str, int] | None = None
+    catalog: Catalog,
+    *,
+    itemsize: int,
+    packed: bool,
+    on_gpu: bool = False,
+    low_rank: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[UnitKey, int]:
     """Return the bytes in memory of each unit.
 
     itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
     packed    whether 4-bit matrices get a copy in the layout of the CPU's decoding kernel: half a
               byte per weight and a 2-byte scale per 64
-    low_rank  numbers that adapters add to matrices, by name
+    on_gpu    whether the units lie in memory of a GPU, where each piece of a tensor is aligned
+    low_rank  numbers of each low-rank matrix that adapters add to a matrix, by name
     """
     added = low_rank or {}
+
+    def weigh_low_rank(name: str) -> int:
+        sizes = [numel * itemsize for numel in added.get(name, ())]
+        return sum(map(aligned, sizes) if on_gpu else sizes)
+
     return sum_by_unit(
         (
             tensor.spec,
-            held_bytes(tensor, itemsize=itemsize, packs=packed)
-            + added.get(tensor.spec.name, 0) * itemsize,
+            held_bytes(tensor, itemsize=itemsize, packs=packed, on_gpu=on_gpu)
+            + weigh_low_rank(tensor.spec.name),
         )
         for tensor in catalog.tensors.values()
     )

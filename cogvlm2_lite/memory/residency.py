@@ -25,6 +25,7 @@ from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_use_order, step_of
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
+from cogvlm2_lite.memory.slab import Slab, SlabLayout, lay_out
 from cogvlm2_lite.weights.slots import WeightSlot
 
 Keys = tuple[UnitKey, ...]
@@ -39,12 +40,24 @@ class HasSlots(Protocol):
 class Loader(Protocol):
     """Fills slots on one device. Implementation: `weights/loader.py`; tests have another one."""
 
-    def fill(self, slot: WeightSlot) -> int:
-        """Load the weight into the slot; return the bytes it takes."""
+    @property
+    def uses_slab(self) -> bool:
+        """Whether all weights of the device lie in one allocation (memory/slab.py)."""
         ...
 
-    def clear(self, slot: WeightSlot) -> None:
-        """Remove the weight from the slot."""
+    def reserve(self, nbytes: int) -> None:
+        """Replace the slab by one of another size; 0: release it. All slots must be empty."""
+        ...
+
+    def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+        """Load a unit into its slots; return the bytes it takes.
+
+        begin  the first byte of its place in the slab; None: it gets memory of its own
+        """
+        ...
+
+    def clear(self, slots: Sequence[WeightSlot]) -> None:
+        """Remove the weights from slots."""
         ...
 
 
@@ -70,8 +83,10 @@ class Residency:
     arenas   one per device; they account for weights, and for a phase's scratch
     loads_ahead  whether the other thread may load weights while this one computes
 
-    `loaded` has the bytes of each loaded unit. `version` changes whenever a weight is loaded or
-    released. `read_bytes` counts all bytes that were loaded, `streamed_bytes` those of streamed
+    `loaded` has the bytes of each loaded unit. `version` changes whenever the address of a weight
+    may have changed: with a slab, when there is a new slab; without, whenever a weight is loaded or
+    released. What was recorded of addresses is valid for the same version while `is_ready`.
+    `read_bytes` counts all bytes that were loaded, `streamed_bytes` those of streamed
     units. `steps` counts the pieces that were walked; the heartbeat uses it to see progress.
     """
 
@@ -89,6 +104,8 @@ class Residency:
         self._loads_ahead = loads_ahead
         self.arenas = arenas
         self._keys = keys
+        self._slabs: list[Slab | None] = [None for _ in loaders]
+        self._reserved = [0 for _ in loaders]
         self._slots: dict[UnitKey, list[WeightSlot]] = {}
         for piece in pieces:
             for slot in piece.slots():
@@ -112,7 +129,11 @@ class Residency:
     def follow(self, plan: MemoryPlan) -> None:
         """Switch to a plan; release immediately what no phase of it keeps."""
         self._discard_prefetch()
-        # 1. The device and size of every planned unit.
+        # 1. A slab with another layout is released, with everything in it.
+        for index, device in enumerate(plan.devices):
+            if self._loaders[index].uses_slab:
+                self._follow_layout(index, lay_out(device))
+        # 2. The device and size of every planned unit.
         planned = [
             (unit, index)
             for index, device in enumerate(plan.devices)
@@ -125,14 +146,16 @@ class Residency:
             phase.phase: [device.phase(phase.phase) for device in plan.devices]
             for phase in plan.devices[0].phases
         }
-        # 2. The new budgets. No phase is current, so the next one releases what it does not keep.
+        # 3. The new budgets. No phase is current, so the next one releases what it does not keep.
         for arena, device in zip(self.arenas, plan.devices, strict=True):
             arena.limit_bytes = device.budget.device_bytes
         self._current_phase: Phase | None = None
         self._lingering: Keys = ()
         self._following: dict[bool, dict[UnitKey, Keys]] = {False: {}, True: {}}
         self._streamed: set[UnitKey] = set()
-        # 3. Release units that no phase keeps.
+        self._needs: frozenset[UnitKey] = frozenset()
+        # 4. Release units that no phase keeps, and the content of stream buffers.
+        self._drop(self._in_buffers())
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
         self._drop(self._not_kept(frozenset[UnitKey]().union(*resident)))
 
@@ -177,11 +200,20 @@ class Residency:
         if phase is not self._current_phase:
             self._finish_prefetch()
             kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans))
-            self._drop(self._not_kept(kept))
+            self._drop([*self._not_kept(kept), *self._in_buffers()])
             self._lingering = ()
+            for slab in filter(None, self._slabs):
+                slab.enter(phase)
             self._following = {
-                backward: _following(self._phases, phase, backward) for backward in (False, True)
+                backward: _following(self._phases, phase, backward, slabs=any(self._slabs))
+                for backward in (False, True)
             }
+            self._needs = frozenset(
+                unit.key
+                for plan in plans
+                for unit in (*plan.resident, *plan.streamed)
+                if unit.part in plan.parts
+            )
             self._streamed = {unit.key for plan in plans for unit in plan.streamed}
             self._current_phase = phase
         with ExitStack() as stack:
@@ -245,6 +277,56 @@ class Residency:
         self._current_phase = None
         self._lingering = ()
         self._drop(list(self.loaded))
+        for index in range(len(self._loaders)):
+            self._release_slab(index)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything that the current phase needs is in memory and stays there."""
+        if self._current_phase is None or self._streamed:
+            return False
+        return self._needs <= self.loaded.keys()
+
+    # --- slabs ------------------------------------------------------------------------------------
+
+    def _follow_layout(self, index: int, layout: SlabLayout) -> None:
+        """Use a layout for a device; an equal one changes no address."""
+        slab = self._slabs[index]
+        if slab is not None and slab.layout == layout:
+            return
+        if slab is not None:
+            here = [key for key in self.loaded if self._device_index.get(key) == index]
+            self._drop(here)
+            self._release_slab(index)
+        self._slabs[index] = Slab(layout)
+
+    def _reserve(self, index: int, slab: Slab) -> None:
+        """Allocate a device's slab, if there is none. If that fails, nothing has changed."""
+        nbytes = slab.layout.nbytes
+        if self._reserved[index]:
+            return
+        # Account before the allocation, so that the budget is never exceeded.
+        self.arenas[index].take(nbytes)
+        try:
+            self._loaders[index].reserve(nbytes)
+        except BaseException:
+            self.arenas[index].release(nbytes)
+            raise
+        self._reserved[index] = nbytes
+        self.version += 1
+
+    def _release_slab(self, index: int) -> None:
+        """Release a device's slab, in which there are no weights any more."""
+        nbytes, self._reserved[index] = self._reserved[index], 0
+        if nbytes:
+            self._loaders[index].reserve(0)
+            self.arenas[index].release(nbytes)
+
+    def _in_buffers(self) -> list[UnitKey]:
+        """Return the units in the stream buffers of slabs, whose places depend on the phase."""
+        return [key for slab in self._slabs if slab is not None for key in slab.streamed]
+
+    # --- loading ----------------------------------------------------------------------------------
 
     def _all_loaded(self, keys: Keys) -> bool:
         return all(key in self.loaded for key in keys)
@@ -296,13 +378,18 @@ class Residency:
 
         Units outside of the plan stay in mapped files and are not accounted for.
         """
-        self.version += 1
         device, size = self._device_index.get(key), self._sizes.get(key, 0)
-        # Account before the allocation, so that the budget is never exceeded.
-        if device is not None:
-            self.arenas[device].take(size)
+        slab = None if device is None else self._slabs[device]
+        begin = None
+        if device is not None and slab is not None:
+            self._reserve(device, slab)
+            begin = slab.take(key)
+        else:
+            self.version += 1
+            if device is not None:  # accounted for before the allocation, as the slab is
+                self.arenas[device].take(size)
         try:
-            filled = sum(self._loaders[device or 0].fill(slot) for slot in self._slots[key])
+            filled = self._loaders[device or 0].fill_unit(self._slots[key], begin)
         except BaseException:
             self._clear(key, size)
             raise
@@ -320,10 +407,13 @@ class Residency:
                 self._clear(key, self.loaded.pop(key))
 
     def _clear(self, key: UnitKey, held: int) -> None:
-        self.version += 1
         device = self._device_index.get(key)
-        for slot in self._slots[key]:
-            self._loaders[device or 0].clear(slot)
+        self._loaders[device or 0].clear(self._slots[key])
+        slab = None if device is None else self._slabs[device]
+        if slab is not None:
+            slab.release(key)
+            return
+        self.version += 1
         if device is not None:
             self.arenas[device].release(held)
 
@@ -342,13 +432,15 @@ def _other_size(key: UnitKey, filled: int, planned: int) -> EngineError:
 
 
 def _following(
-    plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase, backward: bool
+    plans: Mapping[Phase, Sequence[PhasePlan]], phase: Phase, backward: bool, *, slabs: bool = False
 ) -> dict[UnitKey, Keys]:
     """Return for each unit the units that may be prefetched while its step computes.
 
     These are the units of the next step; after the last step, those of the next phase's first step
     that are also in this phase's plan. Norms are loaded before all steps, and what a device streams
     through a single buffer can't be prefetched.
+
+    slabs  stream buffers are in slabs; then their content is lost at the end of the phase
     """
     # 1. Units that have memory of their own, or a second buffer, in this phase.
     early = {
@@ -360,6 +452,9 @@ def _following(
     steps, after = _in_order(plans, phase, backward)
     if phase is Phase.DECODE and len(steps) < 2:
         after = [()]
+    if slabs and not backward and _next_phase(plans, phase) is not phase:
+        kept = frozenset[UnitKey]().union(*(plan.resident_keys for plan in plans[phase]))
+        after = [*after[:-1], tuple(key for key in after[-1] if key in kept)]
     return {
         key: tuple(k for k in following if k in early)
         for step, following in zip(steps, after, strict=False)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cogvlm2_lite.architectures.architecture import TensorSpec
+from cogvlm2_lite.architectures.architecture import Part, TensorSpec
+from cogvlm2_lite.backends.device import aligned
 
 if TYPE_CHECKING:
     from cogvlm2_lite.weights.catalog import StoredTensor
@@ -28,19 +29,34 @@ def can_pack(rows: int, columns: int, group: int) -> bool:
     return rows % PACKED_BLOCK == 0 and columns % group == 0
 
 
-def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool) -> int:
-    """Return the bytes that one tensor takes in memory, on any device.
+def held_bytes(stored: StoredTensor, *, itemsize: int, packs: bool, on_gpu: bool = False) -> int:
+    """Return the bytes that one tensor takes in memory.
 
     itemsize  bytes of the compute dtype, which 16 and 32-bit tensors are cast to
     packs     whether 4-bit matrices used in decoding get a packed copy (WeightLoader.packs)
+    on_gpu    whether its pieces lie in memory of a GPU (WeightLoader.on_gpu)
     """
     spec = stored.spec
+    if on_gpu:
+        return _bytes_on_gpu(stored, itemsize)
     if stored.kind == "dense":
         return stored.nbytes if spec.keeps_type else spec.numel * itemsize
     if stored.quant is None:
         return stored.nbytes
     kept = stored.nbytes - stored.pieces["quant_state"].nbytes  # only the catalog reads it
     return kept + (packed_copy_bytes(spec, stored.quant.group) if packs else 0)
+
+
+def _bytes_on_gpu(stored: StoredTensor, itemsize: int) -> int:
+    spec = stored.spec
+    if spec.keeps_type:  # the embedding and inv_freq stay in RAM; the plan counts the first there
+        return stored.nbytes if spec.part is Part.EMBEDDING else 0
+    if stored.kind == "dense":
+        return aligned(spec.numel * itemsize)
+    sizes = [piece.nbytes for role, piece in stored.pieces.items() if role != "quant_state"]
+    if stored.quant is not None and stored.quant.nested:
+        sizes.append(4)  # the offset of the scales, which the files have in quant_state
+    return sum(map(aligned, sizes))
 
 
 def packed_copy_bytes(spec: TensorSpec, group: int) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.backends.base import Outgoing
+from cogvlm2_lite.backends.device import aligned
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.adapter import Adapter, Pair
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
@@ -16,7 +19,7 @@ from cogvlm2_lite.weights.kernels.matrix import row_multiple
 from cogvlm2_lite.weights.kernels.scales import SCALE_BYTES, WINDOW_GROUPS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.reader import Reader
-from cogvlm2_lite.weights.slots import Linear, LowRank, StoredWeight, WeightSlot
+from cogvlm2_lite.weights.slots import Linear, LowRank, WeightSlot
 from cogvlm2_lite.weights.storage import WeightTarget, checked_pieces, make_weight
 
 
@@ -29,7 +32,7 @@ class PieceReader(Protocol):
 
 
 class WeightLoader:
-    """Fills slots from a folder, on one device, in one compute dtype.
+    """Fills slots from a folder, on one device, in one compute dtype. It owns the device's slab.
 
     kernels  how 4-bit matrices are multiplied; None: the fastest that work here
     reader   the source of the bytes; None: the catalog's files
@@ -55,6 +58,7 @@ class WeightLoader:
         self._reader = reader or Reader(catalog)
         self._adapters = tuple(adapters)
         self._upload = backend_of(device).upload(device)
+        self._slab: Tensor | None = None
         self._target = WeightTarget(
             device=device, dtype=dtype, kernels=self.kernels, scratch=self.scratch
         )
@@ -64,8 +68,36 @@ class WeightLoader:
         """True if 4-bit matrices used in decoding get a second, packed copy."""
         return self.kernels.packs
 
+    @property
+    def on_gpu(self) -> bool:
+        """True if weights are copied to memory of a GPU (footprint.held_bytes)."""
+        return not backend_of(self._target.device).uses_ram
+
+    @property
+    def uses_slab(self) -> bool:
+        """True if all weights of the device lie in one allocation, made by `reserve`."""
+        return backend_of(self._target.device).uses_slab
+
+    def reserve(self, nbytes: int) -> None:
+        """Replace the slab by one of another size; 0: release it. All slots must be empty.
+
+        Raises what torch raises if there is not enough memory; then there is no slab.
+        """
+        if self._slab is not None:
+            backend_of(self._target.device).synchronize(self._target.device)
+            self._slab = None
+        if nbytes:
+            with self._upload:
+                self._slab = torch.empty(nbytes, dtype=torch.uint8, device=self._target.device)
+
     def fill(self, slot: WeightSlot) -> int:
-        """Load the weight into the slot; return its bytes, mapped file pages included.
+        """Load one weight into memory of its own; see fill_unit."""
+        return self.fill_unit([slot], None)
+
+    def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+        """Load weights into slots; return their bytes, mapped file pages included.
+
+        begin  the first byte of their place in the slab; None: they get memory of their own
 
         The number is that of footprint.held_bytes, and what adapters add. On the CPU a matrix that
         is stored in the compute dtype stays a view of its file. The inv_freq vectors and the
@@ -73,54 +105,112 @@ class WeightLoader:
 
         Raises CheckpointError if the file was changed or its values are not valid for its kind.
         """
-        stored = self.catalog.tensors[slot.name]
+        filling = [self._read(slot) for slot in slots]
+        # In the order of the files, so that a unit is read from disk in one go.
+        sending = sorted(
+            (each for weight in filling for each in weight.sent), key=lambda s: s.order
+        )
+        outgoing = [each.piece for each in sending]
         with self._upload:
-            if isinstance(slot, Linear):
-                _check_shape(stored, (slot.out_features, slot.in_features))
-                slot.stored = self._weight(stored)
-                slot.adapters = self._low_rank(slot.name)
-                return slot.stored.nbytes + sum(pair.nbytes for pair in slot.adapters.values())
-            _check_shape(stored, slot.shape)
-            slot.value = self._vector(stored)
-            return slot.value.nbytes
+            room = None
+            if begin is not None:
+                assert self._slab is not None, "the slab was not reserved"
+                room = self._slab[begin : begin + sum(aligned(p.nbytes) for p in outgoing)]
+            for each, copy in zip(sending, self._upload.send(outgoing, room), strict=True):
+                each.target[each.role] = copy
+            held = sum(self._place(weight) for weight in filling)
+        if self.on_gpu:
+            return sum(aligned(piece.nbytes) for piece in outgoing)
+        return held
 
-    def clear(self, slot: WeightSlot) -> None:
-        """Remove the weight; its memory is freed when nothing else refers to it."""
+    def clear(self, slots: Sequence[WeightSlot]) -> None:
+        """Remove weights; memory of their own is freed when nothing else refers to it."""
         self._upload.wait_for_computing()
-        if isinstance(slot, Linear):
-            slot.stored = None
-            slot.adapters = {}
-        else:
-            slot.value = None
+        for slot in slots:
+            if isinstance(slot, Linear):
+                slot.stored = None
+                slot.adapters = {}
+            else:
+                slot.value = None
 
-    def _weight(self, stored: StoredTensor) -> StoredWeight:
-        pieces = checked_pieces(stored, self._reader.read(stored))
-        pieces = {role: self._upload.send(piece) for role, piece in pieces.items()}
-        packed = self.packs and stored.spec.decodes
-        return make_weight(stored, pieces, self._target, packed=packed)
+    # --- filling ----------------------------------------------------------------------------------
 
-    def _low_rank(self, matrix: str) -> dict[str, LowRank]:
-        return {
-            adapter.name: self._upload_pair(adapter.pairs[matrix])
-            for adapter in self._adapters
-            if matrix in adapter.pairs
-        }
-
-    def _upload_pair(self, pair: Pair) -> LowRank:
-        device, dtype = self._target.device, self._target.dtype
-        # The scale goes into one matrix, in float32, so that it is rounded once.
-        down, up = self._upload.send(pair.down), self._upload.send(pair.up * pair.scale)
-        return LowRank(down=down.to(device, dtype), up=up.to(device, dtype))
-
-    def _vector(self, stored: StoredTensor) -> Tensor:
-        value = self._reader.read(stored)["weight"]
+    def _read(self, slot: WeightSlot) -> _Filling:
+        """Return a slot's tensors, on the CPU, and which of them go to the device."""
+        stored = self.catalog.tensors[slot.name]
+        shape = (slot.out_features, slot.in_features) if isinstance(slot, Linear) else slot.shape
+        assert stored.spec.shape == shape, f"{stored.spec.name}: {stored.spec.shape}, not {shape}"
+        filling = _Filling(slot=slot, stored=stored)
+        pieces = self._reader.read(stored)
         if stored.spec.keeps_type:
-            return value
-        return value.to(self._target.device, self._target.dtype)
+            filling.pieces = pieces
+            return filling
+        whole = stored.pieces["weight"]
+        for role, tensor in checked_pieces(stored, pieces).items():
+            dtype = self._target.dtype if stored.kind == "dense" else tensor.dtype
+            file = stored.pieces.get(role, whole)
+            filling.send(filling.pieces, role, tensor, dtype, (str(file.file), file.begin))
+        if isinstance(slot, Linear):
+            for adapter in self._adapters:
+                if slot.name in adapter.pairs:
+                    self._read_pair(filling, adapter.name, adapter.pairs[slot.name])
+        return filling
+
+    def _read_pair(self, filling: _Filling, adapter: str, pair: Pair) -> None:
+        both, dtype = filling.pairs.setdefault(adapter, {}), self._target.dtype
+        filling.send(both, "down", pair.down, dtype, _LAST)
+        # The scale goes into one matrix, in float32, so that it is rounded once.
+        filling.send(both, "up", pair.up * pair.scale, dtype, _LAST)
+
+    def _place(self, filling: _Filling) -> int:
+        """Put tensors that are on the device into their slot; return their bytes."""
+        slot, stored = filling.slot, filling.stored
+        if not isinstance(slot, Linear):
+            slot.value = filling.pieces["weight"]
+            return slot.value.nbytes
+        packed = self.packs and stored.spec.decodes
+        slot.stored = make_weight(stored, filling.pieces, self._target, packed=packed)
+        slot.adapters = {name: LowRank(**both) for name, both in filling.pairs.items()}
+        return slot.stored.nbytes + sum(pair.nbytes for pair in slot.adapters.values())
 
 
-def _check_shape(stored: StoredTensor, shape: tuple[int, ...]) -> None:
-    assert stored.spec.shape == shape, f"{stored.spec.name}: {stored.spec.shape}, not {shape}"
+_Order = tuple[str, int]
+_LAST: _Order = ("\uffff", 0)
+"""Behind all files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    """A tensor that goes to the device: the dict and role of its copy, and its place in files."""
+
+    piece: Outgoing
+    target: dict[str, Tensor]
+    role: str
+    order: _Order
+
+
+@dataclass(kw_only=True)
+class _Filling:
+    """A slot that is being filled: its tensors by role, and the low-rank pairs of adapters."""
+
+    slot: WeightSlot
+    stored: StoredTensor
+    pieces: dict[str, Tensor] = field(default_factory=dict)
+    pairs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    sent: list[_Sent] = field(default_factory=list)
+
+    def send(
+        self,
+        target: dict[str, Tensor],
+        role: str,
+        tensor: Tensor,
+        dtype: torch.dtype,
+        order: _Order,
+    ) -> None:
+        """Let a tensor go to the device."""
+        target[role] = tensor  # the order of roles
+        piece = Outgoing(tensor=tensor, dtype=dtype)
+        self.sent.append(_Sent(piece=piece, target=target, role=role, order=order))
 
 
 def _least_scratch(

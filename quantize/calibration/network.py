@@ -148,13 +148,11 @@ class Network:
 
     def fill(self, slots: Iterable[WeightSlot]) -> None:
         """Read the source's weights into slots."""
-        for slot in slots:
-            self._loader.fill(slot)
+        self._loader.fill_unit(list(slots), None)
 
     def clear(self, slots: Iterable[WeightSlot]) -> None:
         """Remove the weights from slots."""
-        for slot in slots:
-            self._loader.clear(slot)
+        self._loader.clear(list(slots))
 
 
 class _NoCache(KVCache):

@@ -90,7 +90,7 @@ def test_a_folder_is_opened_with_its_tensor_names(folder: Path) -> None:
 
 def test_a_plan_follows_its_phases_and_its_order_of_keeping(folder: Path) -> None:
     subject = find_subject(str(folder), None)
-    sizes = subject.weigh(2, False)
+    sizes = subject.weigh(itemsize=2, packed=False, on_gpu=False)
     budget = DeviceBudget(device="cpu", device_bytes=GIB)
     plan = plan_memory(subject.config, sizes, [budget], Workload(context=64))
     (device,) = plan.devices

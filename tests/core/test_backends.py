@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import CaptureGraph, Graph, Upload
+from cogvlm2_lite.backends.base import CaptureGraph, Graph, Outgoing, Upload
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import accelerators, backend_of, backends, replaced
@@ -59,10 +60,10 @@ class WatchedUpload(Upload):
     def __exit__(self, *error: object) -> None:
         return
 
-    def send(self, piece: Tensor) -> Tensor:
-        self._watched.sent += 1
+    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+        self._watched.sent += len(pieces)
         self._watched.threads.add(threading.current_thread().name)
-        return piece.clone()
+        return [piece.tensor.clone().to(piece.dtype) for piece in pieces]
 
     def wait_for_computing(self) -> None:
         self._watched.waits += 1

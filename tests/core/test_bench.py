@@ -231,11 +231,16 @@ def test_the_tokenizer_of_made_up_weights_is_the_demo_models() -> None:
 
 @pytest.mark.cuda
 def test_uploaded_weights_are_the_bytes_of_the_file() -> None:
+    from cogvlm2_lite.backends.base import Outgoing
     from cogvlm2_lite.backends.pinned import RING_BYTES, PinnedUpload
 
     upload = PinnedUpload(torch.device("cuda"))
     noise = torch.randint(0, 256, (3 * RING_BYTES + 5,), dtype=torch.uint8)
-    for piece in (noise, noise[:7], torch.randn(3, 5), torch.randn(4).bfloat16()):
-        with upload:
-            there = upload.send(piece)
-        assert torch.equal(there.cpu(), piece)
+    pieces = (noise[:7], noise, torch.randn(3, 5), torch.randn(4).bfloat16(), torch.tensor(2.5))
+    with upload:
+        there = upload.send([Outgoing(tensor=piece, dtype=piece.dtype) for piece in pieces])
+        (rounded,) = upload.send([Outgoing(tensor=pieces[2], dtype=torch.bfloat16)])
+    for copy, piece in zip(there, pieces, strict=True):
+        assert copy.dtype == piece.dtype
+        assert torch.equal(copy.cpu(), piece)
+    assert torch.equal(rounded.cpu(), pieces[2].bfloat16())

@@ -87,7 +87,7 @@ class Setup:
             for number, size in enumerate(sizes)
         ]
         workload = Workload.of_training(self.training, itemsize=self.dtype.itemsize)
-        sizes_of_units = weight_sizes(self.catalog, self.dtype)
+        sizes_of_units = weight_sizes(self.catalog, self.dtype, on_gpu=False)
         return plan_memory(self.catalog.config, sizes_of_units, budgets, workload)
 
     def network(

@@ -135,7 +135,7 @@ def test_clear_takes_weights_out(dense: Tensors, tmp_path: Path) -> None:
     for name in (HEAD, INV_FREQ):
         slot = slot_for(name)
         assert loader.fill(slot) > 0
-        loader.clear(slot)
+        loader.clear([slot])
         with pytest.raises(AssertionError, match="is not in memory"):
             slot(torch.zeros(1)) if isinstance(slot, Linear) else slot.tensor
 

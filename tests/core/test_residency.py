@@ -284,10 +284,15 @@ def test_weights_of_another_size_than_planned_are_refused(folders: dict[str, Pat
             return [Linear("lm_head.weight", 8, 8)]
 
     class Short:
-        def fill(self, slot: WeightSlot) -> int:
+        uses_slab = False
+
+        def reserve(self, nbytes: int) -> None:
+            pass
+
+        def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
             return 1
 
-        def clear(self, slot: WeightSlot) -> None:
+        def clear(self, slots: Sequence[WeightSlot]) -> None:
             pass
 
     plan = open_with(folders["bf16"], PLENTY).plan

@@ -177,14 +177,22 @@ class _Piece:
 class _CountingLoader:
     """Fills slots with nothing, and counts how often each is filled."""
 
+    uses_slab = False
+
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes, self.fills = sizes, Counter[str]()
+
+    def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+        return sum(map(self.fill, slots))
+
+    def reserve(self, nbytes: int) -> None:
+        pass
 
     def fill(self, slot: WeightSlot) -> int:
         self.fills[slot.name] += 1
         return self._sizes[slot.name]
 
-    def clear(self, slot: WeightSlot) -> None:
+    def clear(self, slots: Sequence[WeightSlot]) -> None:
         """Do nothing."""
 
 

@@ -191,6 +191,8 @@ class Machine:
         """The number of an allocation that fails once."""
         self.failure: Callable[[], Exception] | None = None
         """Makes the error of that allocation; None: torch.OutOfMemoryError."""
+        self.refuses_pinned = False
+        """Whether the driver has no more pinned memory."""
         self.sync_mode = "default"
         self.pinned: set[int] = set()
         self._capture: tuple[GraphRecord, int] | None = None

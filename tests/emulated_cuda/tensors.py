@@ -250,6 +250,10 @@ def _on_cpu(machine: Machine, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def pin(machine: Machine, tensor: Tensor) -> Tensor:
     """Return a CPU tensor that counts as pinned, as long as this object is alive."""
+    if machine.refuses_pinned:
+        error = torch.AcceleratorError("CUDA error: out of memory")
+        error.error_code = 2  # type: ignore[attr-defined]
+        raise error
     address = tensor.untyped_storage().data_ptr()
     machine.pinned.add(address)
     weakref.finalize(tensor, machine.pinned.discard, address)

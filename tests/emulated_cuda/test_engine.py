@@ -105,18 +105,19 @@ def texts(model: Model) -> list[str]:
     return [text(model), text(model, repetition_penalty=1.3)]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize(("order", "seed"), ORDERS)
 def test_no_order_of_the_work_changes_an_answer(
     known: Known, share: float, order: Order, seed: int
 ) -> None:
     with emulated_cuda(order=order, seed=seed) as machine:
         model = opened(known.folder, known.budget(share))
-        assert model.plan.streams == (share < 0.4)
+        assert model.plan.streams == (share < 1)
         assert texts(model) == known.texts
         assert model.runtime.graphs is not None
         assert model.runtime.graphs.trouble == ""
-        assert model.runtime.graphs.replays > 0
+        # With little memory decoding streams, too, and then there is no graph.
+        assert (model.runtime.graphs.replays == 0) == (share < 0.4)
         assert machine.peak[0] <= known.budget(share) + (64 << 10)
 
 
@@ -124,13 +125,12 @@ def test_no_order_of_the_work_changes_an_answer(
 
 
 def _do_not_wait(upload: pinned.PinnedUpload) -> None:
-    """Release weights that queued work still reads."""
+    """Overwrite weights that queued work still reads."""
 
 
 def _reuse_at_once(upload: pinned.PinnedUpload) -> Any:
     if len(upload._ring) < 2:
-        buffer = torch.empty(pinned.RING_BYTES, dtype=torch.uint8, pin_memory=True)
-        upload._ring.append((buffer, torch.cuda.Event()))
+        upload._ring.append(upload._new_buffer())
         return upload._ring[-1]
     upload._turn = 1 - upload._turn
     return upload._ring[upload._turn]
@@ -173,14 +173,15 @@ def scores(model: Model) -> list[Tensor]:
 
 
 def test_a_graph_of_released_weights_is_seen(known: Known) -> None:
-    """The key of a graph has the residency's version; without it, it reads freed memory."""
+    """The key of a graph has the residency's version; without it, it reads a slab that is gone."""
     unchanged = property(lambda residency: 1, lambda residency, value: None)
     with emulated_cuda(order=Order.LATE):
         right = scores(opened(known.folder))
         with patch.object(Residency, "version", unchanged, create=True):
             wrong = scores(opened(known.folder))
-    assert all(map(torch.equal, right[:5], wrong[:5]))
-    assert not torch.equal(right[5], wrong[5])
+    # The step behind the release loads the weights again; the next one repeats the graph.
+    assert all(map(torch.equal, right[:6], wrong[:6]))
+    assert not torch.equal(right[6], wrong[6])
 
 
 # --- features -------------------------------------------------------------------------------------

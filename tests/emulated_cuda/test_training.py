@@ -26,7 +26,7 @@ class SetupOnGpus(Setup):
             for number, size in enumerate(sizes)
         ]
         workload = Workload.of_training(self.training, itemsize=self.dtype.itemsize)
-        units = weight_sizes(self.catalog, self.dtype)
+        units = weight_sizes(self.catalog, self.dtype, on_gpu=True)
         return plan_memory(self.catalog.config, units, budgets, workload)
 
 
