@@ -211,7 +211,7 @@ def test_number_types_and_kinds_of_cache(known: Known, dtype: str, kv: KVKind) -
     with emulated_cuda():
         expected = text(opened(known.folder, dtype=dtype, kv=kv))
     with emulated_cuda(order=Order.RANDOM, seed=5):
-        assert text(opened(known.folder, known.budget(0.5), dtype=dtype, kv=kv)) == expected
+        assert text(opened(known.folder, known.budget(0.7), dtype=dtype, kv=kv)) == expected
 
 
 def test_two_gpus(known: Known) -> None:
@@ -313,6 +313,8 @@ def asked_afresh(model: Model, plan: MemoryPlan) -> list[Event]:
         model.runtime.follow(plan)
     model.engine.slots[0].clear()
     model.pictures.clear()
+    assert model.runtime.graphs is not None
+    model.runtime.graphs._kept.clear()  # a graph allocates nothing
     return list(model.answer("What?", picture(1), sampling=SHORT))
 
 
