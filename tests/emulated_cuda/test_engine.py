@@ -315,6 +315,7 @@ def asked_afresh(model: Model, plan: MemoryPlan) -> list[Event]:
     model.pictures.clear()
     assert model.runtime.graphs is not None
     model.runtime.graphs._kept.clear()  # a graph allocates nothing
+    model.runtime.graphs.trouble = ""
     return list(model.answer("What?", picture(1), sampling=SHORT))
 
 
