@@ -20,6 +20,8 @@ PIECES = (1 << 30, 1 << 26, 12 << 20, 1 << 20)
 """torch asks the driver for 20 MiB where 1 to 10 MiB are wanted, and for 2 MiB below."""
 
 _LEAST = 1 << 21
+
+COMMAND = (sys.executable, "-m", "benchmarks.gpu.ballast")
 _ANSWER_S = 60.0
 
 
@@ -102,17 +104,22 @@ class Ballast(Protocol):
 class BallastProcess:
     """The process above.
 
+    command     starts it; BYTES are added
     free_bytes  free on the card after its last answer
     """
 
-    def __init__(self, leave: int) -> None:
+    def __init__(self, leave: int, command: Sequence[str] = COMMAND) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu.ballast", str(leave)],
+            [*command, str(leave)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.free_bytes = self._read()
+        try:
+            self.free_bytes = self._read()
+        except RuntimeError:
+            self.close()
+            raise
 
     def __enter__(self) -> BallastProcess:
         return self
@@ -124,6 +131,10 @@ class BallastProcess:
         trace: TracebackType | None,
     ) -> None:
         """End the process."""
+        self.close()
+
+    def close(self) -> None:
+        """End the process, which releases the memory."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()

@@ -95,7 +95,7 @@ def tiny_config(vision_layers: int, decoder_layers: int) -> dict[str, Any]:
     """
     text = (checkpoint_folder() / "config.json").read_text(encoding="utf-8")
     raw: dict[str, Any] = json.loads(text)
-    widths = {"hidden_size": 128, "intermediate_size": 128}
+    widths = {"hidden_size": 64, "intermediate_size": 64}
     raw |= {**widths, "num_hidden_layers": decoder_layers, "vocab_size": 1024}
     raw["vision_config"] |= {**widths, "num_hidden_layers": vision_layers}
     return raw

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -80,9 +80,14 @@ def profiled(run: Run, work: Callable[[], object]) -> list[dict[str, Any]]:
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         work()
         torch.cuda.synchronize()
+    return kernels_of(profiler.key_averages())
+
+
+def kernels_of(events: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the rows of the profiler's events that took time on the GPU."""
     rows = [
         {"kernel": event.key, "calls": event.count, "us": float(event.self_device_time_total)}
-        for event in profiler.key_averages()
+        for event in events
         if event.self_device_time_total > 0
     ]
     return sorted(rows, key=lambda row: -row["us"])

@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.gpu.work import Run
 
@@ -23,21 +24,29 @@ def measure(run: Run) -> None:
         files = [file for file in files if file.endswith("test_full_attention.py")]
     junit = run.out / "junit.xml"
     junit.unlink(missing_ok=True)
+    arguments = ["-q", "-m", "cuda", "-W", "default", "-p", "no:cacheprovider", "-o", "addopts="]
+    arguments += ["--junitxml", str(junit), *files]
     # Plugins that are installed must not matter, nor warnings of other versions.
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-W", "default",
-            "-p", "no:cacheprovider", "-o", "addopts=", "--junitxml", str(junit), *files,
-        ],
-        cwd=ROOT, env=environment, check=False,
-    )  # fmt: skip
+    with patch.dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"):
+        exit_code = _here(arguments) if run.rehearse else _as_process(arguments)
     found = read_junit(junit)
-    run.put(exit=done.returncode, **found)
-    if found["failed"] or done.returncode:
-        run.wrong(f"{len(found['failed'])} tests failed, exit code {done.returncode}")
+    run.put(exit=exit_code, **found)
+    if found["failed"] or exit_code:
+        run.wrong(f"{len(found['failed'])} tests failed, exit code {exit_code}")
     if not found["passed"]:
         run.wrong("no test passed")
+
+
+def _as_process(arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def _here(arguments: list[str]) -> int:
+    """Run pytest in this process, which has imported torch already."""
+    import pytest
+
+    return int(pytest.main(arguments))
 
 
 def marked_files(tests: Path) -> list[str]:

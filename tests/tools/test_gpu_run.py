@@ -7,17 +7,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks.gpu import ballast, run
+from benchmarks.gpu import ballast, features, profile, pytests, run
 from benchmarks.gpu.steps import STEPS, Step, choose
 from benchmarks.gpu.table import measured_card, render
+from benchmarks.gpu.work import Run
 from cogvlm2_lite.backends.measured import MeasuredCard
 from tests.emulated_cuda.install import emulated_cuda
 from tools import pack_gpu
@@ -246,16 +249,23 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_step_runs_on_an_emulated_gpu(rehearsed: dict[str, Any]) -> None:
-    assert len(rehearsed["files"]) <= 8  # a rented machine returned no more
+    """One test: workers of a parallel run would each rehearse for tests of their own."""
     rows = {row["name"]: row for row in rehearsed["steps"]}
     assert list(rows) == [step.name for step in STEPS]
     troubles = {n: (r["reason"], r["tail"]) for n, r in rows.items() if r["status"] != "ok"}
     assert not troubles, rehearsed["output"][-6000:]
     assert rehearsed["exit"] == 0
+    assert len(rehearsed["files"]) <= 8  # a rented machine returned no more
+    for known in STEPS:
+        values = rows[known.name]["values"]
+        errors = {key: value for key, value in values.items() if is_error(value)}
+        assert not errors, known.name
+        assert set(known.keys) <= set(values), known.name
+    check_what_happened({name: row["values"] for name, row in rows.items()})
+    check_tables(rehearsed)
 
 
-def test_the_rehearsal_streams_and_runs_out_of_memory(rehearsed: dict[str, Any]) -> None:
-    rows = {row["name"]: row["values"] for row in rehearsed["steps"]}
+def check_what_happened(rows: dict[str, Any]) -> None:
     assert [rows[f"cap{gib}"]["streams"] for gib in (16, 4)] == [False, True]
     replans = [rows["cap8"]["recovery"][phase]["replans"] for phase in ("encode", "decode")]
     assert min(replans) > 0
@@ -264,10 +274,12 @@ def test_the_rehearsal_streams_and_runs_out_of_memory(rehearsed: dict[str, Any])
     assert rows["questions"]["captures"] > 0
     assert rows["profile"]["decode"]["kernels"] > 0
     assert rows["tests"]["passed"] > 0
+    assert len(rows["tests"]["files"]) >= 4
     assert all(rows["gemm"]["equal_rows"]["qkv"].values())
+    assert len(rows["calibration"]["blocks"]) == 5
 
 
-def test_the_last_lines_are_the_table(rehearsed: dict[str, Any]) -> None:
+def check_tables(rehearsed: dict[str, Any]) -> None:
     for title in (
         "4-bit products, GB/s", "Attention of a decode step", "Copies, GB/s", "decode: ",
         "Memory, MiB", "Another program took memory", "Speed with a new picture",
@@ -275,10 +287,7 @@ def test_the_last_lines_are_the_table(rehearsed: dict[str, Any]) -> None:
     ):  # fmt: skip
         assert title in rehearsed["output"]
     assert "incomplete" not in rehearsed["output"]
-
-
-def test_a_table_of_parts_of_the_results_is_possible(rehearsed: dict[str, Any]) -> None:
-    """A step that was ended early has only its first results, or none."""
+    # A step that was ended early has only its first results, or none.
     for keep in range(4):
         steps = [
             {**row, "values": dict(list(row["values"].items())[:keep])}
@@ -288,23 +297,11 @@ def test_a_table_of_parts_of_the_results_is_possible(rehearsed: dict[str, Any]) 
     damaged = [{**row, "values": dict.fromkeys(row["values"], 7)} for row in rehearsed["steps"]]
     assert "results are incomplete" in render({"rehearsal": False, "steps": damaged})
     assert render({"rehearsal": False, "steps": []})
-
-
-def test_the_line_for_the_table_of_cards_is_code(rehearsed: dict[str, Any]) -> None:
-    rows = {row["name"]: row for row in rehearsed["steps"]}
-    line = measured_card(rows, date="2026-12-24")
+    line = measured_card({row["name"]: row for row in rehearsed["steps"]}, date="2026-12-24")
     card = eval(line.rstrip(","), {"MeasuredCard": MeasuredCard})
     assert card.total_bytes == 16 << 30
     assert card.date == "2026-12-24"
     assert card.decode_tokens_per_s > 0
-
-
-def test_every_result_is_there(rehearsed: dict[str, Any]) -> None:
-    for row in rehearsed["steps"]:
-        (known,) = (step for step in STEPS if step.name == row["name"])
-        errors = {key: value for key, value in row["values"].items() if is_error(value)}
-        assert not errors, row["name"]
-        assert set(known.keys) <= set(row["values"]), row["name"]
 
 
 def is_error(value: object) -> bool:
@@ -387,3 +384,77 @@ def test_what_travels_is_small(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_source_tree_leaves_room_for_the_packages() -> None:
     """They are 5.7 MB."""
     assert sum(pack_gpu.tree_sizes().values()) < pack_gpu.MOST_BYTES - 8_000_000
+
+
+HOLDER = """
+import sys, time
+free = int(sys.argv[1])
+print(free, flush=True)
+for line in sys.stdin:
+    word, _, leave = line.partition(" ")
+    if int(leave or 1) == 13:
+        sys.exit(1)
+    print(int(leave) if word == "take" else free, flush=True)
+"""
+
+
+def test_the_step_talks_to_the_process_that_holds_memory() -> None:
+    command = (sys.executable, "-S", "-c", HOLDER)
+    with ballast.BallastProcess(700, command) as other:
+        assert other.free_bytes == 700
+        other.take(3)
+        assert other.free_bytes == 3
+        other.give()
+        assert other.free_bytes == 700
+        with pytest.raises(RuntimeError, match="ended or hangs"):
+            other.take(13)
+    with pytest.raises(RuntimeError, match="ended or hangs"):
+        ballast.BallastProcess(700, (sys.executable, "-S", "-c", "1 / 0"))
+
+
+def test_what_compute_sanitizer_reports_is_in_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "compute-sanitizer"
+    program.write_text('#!/bin/sh\necho "ERROR SUMMARY for $2"\n[ "$2" = memcheck ] || exit 86\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    until = time.monotonic() + 60
+    step = Run("sanitizer", work=tmp_path, out=tmp_path, rehearse=False, until=until)
+    features.sanitizer(step)
+    tools = step.values["tools"]
+    assert (tools["memcheck"]["exit"], tools["memcheck"]["errors"]) == (0, False)
+    assert tools["racecheck"]["errors"]
+    assert tools["racecheck"]["end"] == ["ERROR SUMMARY for racecheck"]
+    assert step.values["wrong"] == ["compute-sanitizer racecheck reports errors"]
+
+
+def test_kernels_of_the_profiler_are_sorted_by_time() -> None:
+    events = [
+        SimpleNamespace(key=key, count=2, self_device_time_total=us)
+        for key, us in (("a", 1), ("host", 0), ("b", 5.5))
+    ]
+    assert [row["kernel"] for row in profile.kernels_of(events)] == ["b", "a"]
+    text = profile.as_text("decode", profile.kernels_of(events), 2)
+    assert text.splitlines()[0] == "decode: 2 kernels, 3 us for each of 2"
+
+
+def test_values_that_json_lacks_do_not_end_a_step(tmp_path: Path) -> None:
+    step = Run("gemm", work=tmp_path, out=tmp_path, rehearse=False, until=0.0)
+    step.put(rate=float("inf"), names=("a", Path("b")), nested={1: float("nan")})
+    saved = run.read_saved(tmp_path / "gemm.json")
+    assert saved["values"] == {"rate": None, "names": ["a", "b"], "nested": {"1": None}}
+    assert saved["done"] is False
+    assert step.attempt("broken", lambda: 1 / 0) is None
+    assert step.values["broken"] == {"error": "ZeroDivisionError: division by zero"}
+
+
+def test_results_of_pytest_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "junit.xml"
+    file.write_text(
+        "<testsuites><testsuite><testcase classname='a' name='b'/>"
+        "<testcase classname='a' name='c'><failure message='no&#10;more'/></testcase>"
+        "<testcase classname='a' name='d'><skipped/></testcase></testsuite></testsuites>"
+    )
+    assert pytests.read_junit(file) == {"passed": 1, "skipped": 1, "failed": ["a::c: no"]}
+    assert pytests.read_junit(tmp_path / "none")["failed"] == ["pytest wrote no results"]
