@@ -195,6 +195,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
             minor=9,
             total_memory=machine.total_bytes,
             multi_processor_count=24,
+            L2_cache_size=24 << 20,
             has_bfloat16_conversions=True,
         )
 

@@ -165,12 +165,23 @@ def test_chunks_on_a_cpu_are_as_they_were() -> None:
     assert chunks.rows(1, columns=588, itemsize=4, multiple=16) == 1776
 
 
-def test_every_product_writes_to_aligned_slices(gpu: Machine) -> None:
-    """Whatever 24 MiB are divided by: here 10 rows would fit 150 times into a chunk."""
+def test_every_product_writes_to_aligned_slices(
+    gpu: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the chunks are divided by: here 300 rows would fit into one."""
+    offsets = []
+
+    def watched(x: Tensor, weights: Tensor, out: Tensor) -> Tensor:
+        offsets.append(out.storage_offset() * out.itemsize)
+        product: Tensor = torch.matmul(x, weights)
+        return out.copy_(product)
+
+    monkeypatch.setattr(torch, "mm", watched)
     chunks = replace(gpu_chunks(0), few_rows=200 * 128 * 2, many_rows=300 * 128 * 2)
     matrix = make_matrix(1000, 128)
     weight, x = placed(matrix, chunks), random(600, 128, dtype=BF16)
     out = weight.multiply(x.to(CUDA), None)
+    assert offsets == [0, 512, 1024, 1536]
     assert torch.allclose(out.cpu().float(), x.float() @ plain_matrix(matrix).t(), atol=0.02)
     assert weight.scratch.nbytes == 256 * 128 * 2 + 1000 * 128 // 64 * 4
 
@@ -379,9 +390,11 @@ def test_rows_are_multiplied_together_only_if_each_is_as_alone(
     rows: int, together: int, gpu: Machine, untested: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Scripted.installed(monkeypatch, mixes_at=rows)
-    first = choose_kernels(CUDA, BF16).four_bit.kernels[0]
+    chosen = choose_kernels(CUDA, BF16)
+    first = chosen.four_bit.kernels[0]
     assert isinstance(first, CudaKernel)
     assert first.together == together
+    assert ("3 answers read a matrix once" in chosen.reason) == (together == 3)
 
 
 def test_several_answers_read_a_matrix_once_for_three(

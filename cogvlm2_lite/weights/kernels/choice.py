@@ -161,7 +161,9 @@ def _open_bitsandbytes(device: torch.device, dtype: torch.dtype) -> KernelChoice
 def _open_cuda(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     together = _check_bitsandbytes(device, dtype)
     kernel = CudaKernel(device, together=together)
-    return _choice("cuda", _WORKS, [kernel], [CudaDequantizer()], chunks=_chunks(device))
+    shared = f"{together} answers read a matrix" if together > 1 else "each answer reads a matrix"
+    reason = f"{_WORKS}; {shared} once"
+    return _choice("cuda", reason, [kernel], [CudaDequantizer()], chunks=_chunks(device))
 
 
 def _open_own(device: torch.device, dtype: torch.dtype) -> KernelChoice:
