@@ -16,6 +16,7 @@ from cogvlm2_lite.model.projector import Projector
 from cogvlm2_lite.model.rotary import RopeMode, Rotary
 from cogvlm2_lite.model.token_attention import TokenAttentionChoice, choose_token_attention
 from cogvlm2_lite.model.vision import VisionTower
+from cogvlm2_lite.weights.kernels.choice import uses_own_kernels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def assemble(
     backend_of(device).prepare()
     full = choose_full_attention(device, dtype)
     single = choose_token_attention(device, dtype, config.head_dim)
-    operations = choose_operations(device, single.attend)
+    operations = choose_operations(device, single.attend, own_kernels=uses_own_kernels(device))
     return ModelParts(
         config=config,
         full_attention=full,

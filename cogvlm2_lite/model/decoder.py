@@ -16,6 +16,7 @@ from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import Normalize, RMSNorm
 from cogvlm2_lite.model.operations import REFERENCE, Operations
 from cogvlm2_lite.model.rotary import Rotation
+from cogvlm2_lite.model.token_block import add_norm, attend_token, gated_each, takes_attention
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 
@@ -198,6 +199,11 @@ class DecoderBlock:
             config.num_multi_query_heads * config.head_dim,
         ]
         self.head_dim = config.head_dim
+        self.has_own_kernels = operations.own_kernels and takes_attention(
+            heads=config.num_attention_heads,
+            kv_heads=config.num_multi_query_heads,
+            head_dim=config.head_dim,
+        )
         sizes = config.hidden_size, config.rms_norm_eps, operations.rms_norm
         self.attention_norm = RMSNorm(f"{base}.input_layernorm", *sizes)
         self.mlp_norm = RMSNorm(f"{base}.post_attention_layernorm", *sizes)
@@ -206,6 +212,8 @@ class DecoderBlock:
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         """[batch, tokens, hidden] -> the same; the cache gains this layer's keys and values."""
+        if self._is_for_own_kernels([step]):
+            return self._by_own_kernels([x], [step])[0]
         route, language, vision = step.routing.apply, self.language, self.vision
         adapted = step.adapted
         # x + dense(attention(qkv(norm(x)))), then x + mlp(norm(x)); each projection is routed.
@@ -224,6 +232,8 @@ class DecoderBlock:
         Each result is bit-identical to that of `__call__` for it alone: the projections guarantee
         it, and everything else runs one by one. The gain is that weights are read once.
         """
+        if self._is_for_own_kernels(steps):
+            return self._by_own_kernels(xs, steps)
         language = self.language
         adapted = [None if step.adapted is None else step.adapted.every for step in steps]
         qkvs = language.qkv.each([self.attention_norm(x) for x in xs], adapted)
@@ -231,6 +241,31 @@ class DecoderBlock:
         xs = [x + y for x, y in zip(xs, language.dense.each(mixed, adapted), strict=True)]
         added = language.mlp_each([self.mlp_norm(x) for x in xs], adapted)
         return [x + y for x, y in zip(xs, added, strict=True)]
+
+    def _is_for_own_kernels(self, steps: Sequence[Step]) -> bool:
+        return self.has_own_kernels and all(
+            step.place is not None and step.adapted is None for step in steps
+        )
+
+    def _by_own_kernels(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
+        """Do the same as `each` on our CUDA kernels, without adapters."""
+        language, norm = self.language, self.mlp_norm
+        qkvs = language.qkv.each([self.attention_norm(x) for x in xs])
+        mixed = [
+            attend_token(
+                qkv, step.rotations[self.layer], *step.cache.stored(self.layer), step.place.slot
+            )
+            for qkv, step in zip(qkvs, steps, strict=True)
+            if step.place is not None
+        ]
+        added = language.dense.each(mixed)
+        pairs = [
+            add_norm(x, y, norm.weight.tensor, norm.eps) for x, y in zip(xs, added, strict=True)
+        ]
+        normed = [row for _, row in pairs]
+        gated = gated_each(normed, language.gate, language.up)
+        out = language.mlp_each(normed) if gated is None else language.down.each(gated)
+        return [x + y for (x, _), y in zip(pairs, out, strict=True)]
 
     def attend(self, qkv: Tensor, step: Step) -> Tensor:
         """[batch, tokens, qkv rows] -> [batch, tokens, hidden]."""

@@ -252,6 +252,10 @@ class KVCache:
         self._values[layer].write(self.length, values)
         return self._keys[layer].read(end), self._values[layer].read(end)
 
+    def stored(self, layer: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return a layer's buffers of keys and of values: numbers, or 8-bit codes and scales."""
+        return self._keys[layer].stored, self._values[layer].stored
+
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return a layer's keys and values, [batch, kv_heads, length, head_dim] each."""
         return self._keys[layer].read(self.length), self._values[layer].read(self.length)

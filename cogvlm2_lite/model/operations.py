@@ -20,18 +20,23 @@ class Operations:
     token_attention  attention of a single token, see token_attention.py
     joint_attention  whether the attention of a prompt is one call, see attention.py
     project          the convolutions of a picture, see patches.py
+    own_kernels      whether a single token goes through a block on our CUDA kernels, see
+                     token_block.py
     """
 
     rms_norm: Normalize = rms_norm
     token_attention: TokenAttend = reference
     joint_attention: bool = False
     project: Project = convolved
+    own_kernels: bool = False
 
 
 REFERENCE = Operations()
 
 
-def choose_operations(device: torch.device, token_attention: TokenAttend) -> Operations:
+def choose_operations(
+    device: torch.device, token_attention: TokenAttend, *, own_kernels: bool = False
+) -> Operations:
     """Return the operations for a device; its attention of a single token is chosen already."""
     backend = backend_of(device)
     return Operations(
@@ -39,4 +44,5 @@ def choose_operations(device: torch.device, token_attention: TokenAttend) -> Ope
         token_attention=token_attention,
         joint_attention=backend.launches_kernels,
         project=convolved if backend.has_convolutions else multiplied,
+        own_kernels=own_kernels,
     )

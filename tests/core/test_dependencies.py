@@ -14,7 +14,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 ASKED = [*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]
-GPU_ONLY = {"xformers"}
+GPU_ONLY = {"xformers", "nvidia-cuda-nvrtc"}
 """The checks run on a CPU, so no version of these is known to pass."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from cogvlm2_lite.architectures.architecture import Role, expected_tensors
@@ -24,12 +25,18 @@ def talking_folder(folder: Path) -> Path:
     return folder
 
 
-def random_folder(folder: Path, *, layers: int = 5, seed: int = 0) -> Path:
-    """Make a model of random bfloat16 weights that can talk, with enough blocks to stream."""
+def random_folder(
+    folder: Path, *, layers: int = 5, seed: int = 0, changes: Mapping[str, int] | None = None
+) -> Path:
+    """Make a model of random bfloat16 weights that can talk, with enough blocks to stream.
+
+    changes  numbers of config.json other than the golden's
+    """
     import torch
     from safetensors.torch import save_file
 
     raw = json.loads((CHECKPOINT / "config.json").read_text())
+    raw |= dict(changes or {})
     raw["num_hidden_layers"] = layers
     raw["vision_config"]["num_hidden_layers"] = layers
     config = parse_config(raw)

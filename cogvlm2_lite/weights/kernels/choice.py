@@ -110,6 +110,12 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     raise UsageError("The {name} kernels don't work here: {why}.", name=name, why=why)
 
 
+def uses_own_kernels(device: torch.device) -> bool:
+    """Return whether our CUDA kernels were asked for; `choose_kernels` checks that they work."""
+    backend = backend_of(device)
+    return "own" in backend.asked_kernels and os.environ.get(GPU_KERNELS) == "own"
+
+
 # --- the candidates: each raises OSError with the reason if it is not usable ----------------------
 
 

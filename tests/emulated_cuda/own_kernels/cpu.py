@@ -13,7 +13,7 @@ import torch
 
 from cogvlm2_lite.weights.kernels.cuda import sources
 from cogvlm2_lite.weights.kernels.cuda.driver import Launch
-from cogvlm2_lite.weights.kernels.cuda.operators import make_product
+from cogvlm2_lite.weights.kernels.cuda.operators import register
 from cogvlm2_lite.weights.kernels.cuda.sources import FILES, KERNELS
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -72,7 +72,7 @@ def on_cpu(libraries: Mapping[str, ctypes.CDLL]) -> Iterator[None]:
         return lambda name, arguments, grid: launch(libraries, name, arguments, grid)
 
     library = torch.library.Library("cogvlm2_lite", "IMPL")
-    library.impl("stored_product", make_product(launcher), "CPU")
+    register(launcher, "CPU", library)
     try:
         yield
     finally:

@@ -262,7 +262,11 @@ def test_the_first_of_the_largest_logits(kernels: Kernels) -> None:
     ("file", "right", "wrong"),
     [
         ("product", "barrier();  // the tables are not needed any more", ";"),
-        ("product", "  fill_tables<KIND>(p);\n  barrier();", "  fill_tables<KIND>(p);"),
+        (
+            "product",
+            "  fill_tables<KIND, GATED>(p);\n  barrier();",
+            "  fill_tables<KIND, GATED>(p);",
+        ),
         ("product", "j & 1 ? four.z : four.x", "j & 1 ? four.x : four.z"),
         ("product", "word >> (8 * index - bits)", "word >> (8 * index - bits + 1)"),
         ("attention", "    barrier();\n    // 3.", "    // 3."),

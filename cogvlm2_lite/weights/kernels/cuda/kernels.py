@@ -47,6 +47,8 @@ class _FewRows(Generic[M]):
         self, xs: Sequence[Tensor], matrix: M, bias: Tensor | None, scratch: Scratch
     ) -> list[Tensor]:
         """Multiply up to 8 rows in one call; see Kernel."""
+        if len(xs) == 1:  # no row has to be gathered
+            return [self.multiply(xs[0], matrix, bias, scratch)]
         parts = (xs[i : i + MOST_INPUTS] for i in range(0, len(xs), MOST_INPUTS))
         return [y for part in parts for y in as_single(self._product(as_rows(part), matrix, bias))]
 

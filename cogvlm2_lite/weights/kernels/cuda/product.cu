@@ -7,7 +7,8 @@
 
 #define WARPS 8
 #define COPIES 8  // of the table, so that lanes seldom meet in one bank
-#define MAP_PLACE (1024 * COPIES)  // of the scale map in shared memory, behind the table
+#define MAP_PLACE (1024 * COPIES)  // of the scale maps in shared memory, behind the table
+#define MAP_BYTES 1024
 #define NESTED 0  // 4 bits, scales in double quantization
 #define FLAT 1    // 4 bits, scales in float32
 #define INT8 2
@@ -24,7 +25,8 @@ struct Product {
   Matrix first;
   Matrix second;           // the result is silu(first) * second; unused in ordinary products
   const float* levels;     // [16] if 4 bits
-  const float* scale_map;  // [256] if NESTED
+  const float* scale_map;  // [256] of the first matrix, if NESTED
+  const float* second_map;
   const u16* bias;         // [rows] or null
   const u16* residual;     // [inputs, rows] or null: added after the product is rounded
   u16* out;                // [inputs, rows]
@@ -33,8 +35,8 @@ struct Product {
   int inputs, rows, columns;
 };
 
-// Shared memory: the table [256][COPIES], then the scale map [256]; after the sums, partial sums [WARPS][16][8].
-template <int KIND>
+// Shared memory: the table [256][COPIES], then the scale maps [256]; after the sums, partial sums [WARPS][16][8].
+template <int KIND, bool GATED>
 DEVICE void fill_tables(const Product& p) {
   const int thread = thread_index();
   if (KIND == NESTED || KIND == FLAT) {
@@ -42,6 +44,7 @@ DEVICE void fill_tables(const Product& p) {
     for (int copy = 0; copy < COPIES; copy++) ((u32*)shared())[thread * COPIES + copy] = both;
   }
   if (KIND == NESTED) ((float*)(shared() + MAP_PLACE))[thread] = p.scale_map[thread];
+  if (KIND == NESTED && GATED) ((float*)(shared() + MAP_PLACE + MAP_BYTES))[thread] = p.second_map[thread];
 }
 
 // Returns the two levels of byte `index` of a word. `copy` is the offset of this lane's copy of the table.
@@ -91,12 +94,12 @@ template <int KIND>
 struct Scales {
   float of[4];
 
-  METHOD void load(const Matrix& matrix, float offset, int first) {  // number of the first group
+  METHOD void load(const Matrix& matrix, float offset, int map, int first) {  // number of the first group
     if (KIND == NESTED) {
       const u32 codes = *(const u32*)((const u8*)matrix.scales + first);
       const float outer = matrix.outer[first >> 8];
       for (int i = 0; i < 4; i++) {
-        const u32 place = masked(i ? codes >> (8 * i - 2) : codes << 2, 1020, MAP_PLACE);
+        const u32 place = masked(i ? codes >> (8 * i - 2) : codes << 2, 1020, map);
         of[i] = fused(*(const float*)(shared() + place), outer, offset);
       }
     } else if (KIND != DENSE) {
@@ -108,7 +111,7 @@ struct Scales {
 
 // Adds to sums what this warp's share of the columns gives; sums has the layout of multiply_tiles.
 template <int KIND>
-DEVICE void accumulate(const Product& p, const Matrix& matrix, float offset, float (&sums)[4]) {
+DEVICE void accumulate(const Product& p, const Matrix& matrix, float offset, int map, float (&sums)[4]) {
   const int lane = thread_index() & 31, warp = thread_index() >> 5;
   // Rows behind the last one repeat it; nobody writes their sums.
   const int row = smaller(block_x() * 16 + (lane >> 2), p.rows - 1), next = smaller(row + 8, p.rows - 1);
@@ -129,8 +132,8 @@ DEVICE void accumulate(const Product& p, const Matrix& matrix, float offset, flo
       a[i].load(upper + 8 * Lane<KIND>::BITS * i);
       b[i].load(lower + 8 * Lane<KIND>::BITS * i);
     }
-    above.load(matrix, offset, group);
-    below.load(matrix, offset, group + down);
+    above.load(matrix, offset, map, group);
+    below.load(matrix, offset, map, group + down);
     upper += 32 * WARPS * Lane<KIND>::BITS, lower += 32 * WARPS * Lane<KIND>::BITS, group += 4 * WARPS;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -173,11 +176,11 @@ DEVICE float rounded(float x) { return to_float(to_half(x)); }
 
 template <int KIND, bool GATED>
 DEVICE void compute(const Product& p) {
-  fill_tables<KIND>(p);
+  fill_tables<KIND, GATED>(p);
   barrier();
   float sums[4] = {0, 0, 0, 0}, others[4] = {0, 0, 0, 0};
-  accumulate<KIND>(p, p.first, p.offset, sums);
-  if (GATED) accumulate<KIND>(p, p.second, p.second_offset, others);
+  accumulate<KIND>(p, p.first, p.offset, MAP_PLACE, sums);
+  if (GATED) accumulate<KIND>(p, p.second, p.second_offset, MAP_PLACE + MAP_BYTES, others);
   float result = add_warps(sums);
   const float factor = GATED ? add_warps(others) : 0;
   const int input = thread_index() & 7, row = block_x() * 16 + (thread_index() >> 3);

@@ -29,7 +29,10 @@ class Product(ctypes.Structure):
         ("x", _pointer),
         ("first", Matrix),
         ("second", Matrix),
-        *((name, _pointer) for name in ("levels", "scale_map", "bias", "residual", "out")),
+        *(
+            (name, _pointer)
+            for name in ("levels", "scale_map", "second_map", "bias", "residual", "out")
+        ),
         *((name, _float) for name in ("offset", "second_offset")),
         *((name, _int) for name in ("inputs", "rows", "columns")),
     ]
@@ -91,7 +94,7 @@ KERNELS: Final = MappingProxyType(
     {
         **{
             name: KernelSource(
-                file="product", arguments=Product, threads=256, shared_bytes=_TABLE_BYTES + 1024
+                file="product", arguments=Product, threads=256, shared_bytes=_TABLE_BYTES + 2 * 1024
             )
             for name in _PRODUCTS
         },
