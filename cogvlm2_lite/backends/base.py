@@ -205,6 +205,13 @@ class Backend(ABC):
     def peak_bytes(self, device: torch.device) -> int:
         """Return the peak of `held_bytes` since the last reset; 0 if the system records none."""
 
+    def limit_memory(self, device: torch.device, nbytes: int) -> None:
+        """Let allocations fail that exceed what is held now and `nbytes` more.
+
+        Where the driver moves memory to RAM when a GPU is full, it never fails by itself.
+        """
+        return
+
     def release_unused(self) -> None:
         """Return memory that this process caches for later allocations to the system."""
         return

@@ -106,7 +106,7 @@ class CudaBackend(Backend):
         trouble = self._too_old(index, properties, architecture)
         if trouble is not None:
             return trouble
-        self._load_cublas(index)
+        self._load_libraries(index)
         free, total = cuda.mem_get_info(index)
         cached = cuda.memory_reserved(index) - cuda.memory_allocated(index)
         return Gpu(
@@ -119,11 +119,11 @@ class CudaBackend(Backend):
             architecture=architecture,
         )
 
-    def _load_cublas(self, index: int) -> None:
-        """Make torch create cuBLAS' handle and workspace, so that they count as memory in use.
+    def _load_libraries(self, index: int) -> None:
+        """Make torch load what the first product and attention need, so that it counts as in use.
 
-        torch creates them at the first product: 100 MB and more that would be counted as free, and
-        an error without a number if that is when memory is full.
+        That is cuBLAS' handle and workspace, and modules of kernels: 100 MB and more that would be
+        counted as free, and an error without a number if that is when memory is full.
         """
         if self._given is not None:
             return
@@ -133,6 +133,8 @@ class CudaBackend(Backend):
         with contextlib.suppress(RuntimeError):
             x = torch.zeros(16, 16, dtype=torch.float16, device=torch.device(self.kind, index))
             torch.mm(x, x)
+            heads = x.view(1, 1, 16, 16)
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
 
     def _architecture(self, properties: Any) -> str:
         """Return the compute capability of NVIDIA's GPUs, the name that AMD's compiler uses."""
@@ -330,6 +332,18 @@ class CudaBackend(Backend):
 
         highest: int = torch.cuda.max_memory_allocated(device)
         return highest
+
+    def limit_memory(self, device: torch.device, nbytes: int) -> None:
+        """Give torch's allocator a limit.
+
+        On Windows and WSL the driver moves memory to RAM instead of failing, and everything becomes
+        many times slower. With a limit torch itself fails, and a smaller plan is made.
+        """
+        import torch
+
+        _, total = torch.cuda.mem_get_info(device)
+        fraction = (torch.cuda.memory_allocated(device) + nbytes) / total
+        torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), device)
 
     def release_unused(self) -> None:
         """Empty the cache of torch's allocator."""

@@ -22,7 +22,7 @@ from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.events import Cancel, Progress
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
-from cogvlm2_lite.memory.plan import MemoryPlan
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, MemoryPlan
 from cogvlm2_lite.memory.residency import Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Routing, Step, place_features
@@ -119,6 +119,9 @@ class Runtime:
         self._devices = tuple(devices)
         self.parts = assemble(config, device=devices[0], dtype=dtype, rope=rope)
         self.arenas = tuple(arenas or (Arena() for _ in devices))
+        for device, planned in zip(devices, plan.devices, strict=True):
+            limit = planned.budget.device_bytes + RESERVE_BYTES
+            backend_of(device).limit_memory(device, limit)
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(config).values()}
         self.residency = Residency(
             loaders,

@@ -15,7 +15,7 @@ from cogvlm2_lite.engine.assembly import ModelParts, assemble
 from cogvlm2_lite.finetune.pairs import GradientSums, TrainedPairs
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
-from cogvlm2_lite.memory.plan import MemoryPlan
+from cogvlm2_lite.memory.plan import RESERVE_BYTES, MemoryPlan
 from cogvlm2_lite.memory.residency import HasSlots, Residency
 from cogvlm2_lite.memory.training import Training
 from cogvlm2_lite.model.full_attention import reference
@@ -61,6 +61,9 @@ class PlacedModel:
         ]
         self.parts = self._assemble(rope)
         self.arenas = tuple(arenas or (Arena() for _ in self.devices))
+        for device, planned in zip(self.devices, plan.devices, strict=True):
+            limit = planned.budget.device_bytes + RESERVE_BYTES
+            backend_of(device).limit_memory(device, limit)
         keys = {spec.name: unit_key(spec) for spec in expected_tensors(self.config).values()}
         self.residency = Residency(
             loaders,

@@ -309,6 +309,9 @@ def _replacements(machine: Machine) -> dict[str, Any]:
     def set_sync_debug_mode(mode: str) -> None:
         machine.sync_mode = mode
 
+    def limit_memory(fraction: float, device: Any = None) -> None:
+        machine.limits[index(device)] = int(fraction * machine.total_bytes)
+
     def held(device: Any = None) -> int:
         return machine.held[index(device)]
 
@@ -333,7 +336,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
         "max_memory_reserved": peak,
         "reset_peak_memory_stats": reset_peak,
         "empty_cache": machine.trace.empty_cache,
-        "set_per_process_memory_fraction": lambda *_: None,
+        "set_per_process_memory_fraction": limit_memory,
         "synchronize": synchronize,
         "device": on_device,
         "stream": StreamContext,

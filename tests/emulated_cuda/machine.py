@@ -182,6 +182,8 @@ class Machine:
         self._current = threading.local()
         self.held = [0] * devices
         self.peak = [0] * devices
+        self.limits: list[int | None] = [None] * devices
+        """Bytes that this process may hold of each GPU, as it asked for."""
         self.foreign_bytes = [0] * devices
         """Memory that other programs hold."""
         self.syncs: Counter[str] = Counter()
@@ -294,6 +296,8 @@ class Machine:
                 if self.allocations == self.fail_at and self.failure is not None:
                     raise self.failure()
                 room = self.total_bytes - self.foreign_bytes[device]
+                limit = self.limits[device]
+                room = room if limit is None else min(room, limit)
                 if held > room or self.allocations == self.fail_at:
                     raise torch.OutOfMemoryError(
                         f"CUDA out of memory. Tried to allocate {nbytes} bytes (emulated)"

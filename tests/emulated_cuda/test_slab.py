@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from cogvlm2_lite.backends import pinned
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.events import Finished, Replanned
 from cogvlm2_lite.memory import work
+from cogvlm2_lite.memory.plan import RESERVE_BYTES
 from cogvlm2_lite.memory.slab import lay_out
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.loader import WeightLoader
@@ -146,6 +148,20 @@ def test_a_smaller_plan_has_a_smaller_slab(known: Known) -> None:
         smaller = lay_out(model.plan.devices[0]).nbytes
         assert smaller < slab
         assert machine.held[0] <= before - slab + smaller + 4096
+
+
+def test_torch_refuses_what_is_beyond_the_budget_and_its_reserve(known: Known) -> None:
+    """On Windows the driver would never refuse it, but move it to RAM."""
+    with emulated_cuda() as machine:
+        model = opened(known.folder, known.budget(0.5))
+        text(model)
+        room = known.budget(0.5) + RESERVE_BYTES - machine.held[0]
+        for size in (room - (1 << 20), room + (1 << 20)):
+            with ExitStack() as stack:
+                if size > room:
+                    stack.enter_context(pytest.raises(torch.OutOfMemoryError))
+                torch.empty(size, dtype=torch.uint8, device="cuda")
+        assert machine.held[0] < machine.total_bytes / 2
 
 
 def test_without_pinned_memory_the_answer_is_the_same_and_nothing_is_planned_again(
