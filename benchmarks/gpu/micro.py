@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.shapes import AttentionShape
 from benchmarks.gpu.work import Run
+from cogvlm2_lite.backends.base import Outgoing
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.model.token_attention import key_bias, split_keys
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
-from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
+from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dequantize_reference, dynamic_map
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.slots import StoredWeight
 from cogvlm2_lite.weights.storage.dense import DenseWeight
@@ -50,6 +51,10 @@ HEIGHTS = {
     "down, 14336 columns": (2306, 4096, 14336, (877, 768)),
 }
 """Rows of x, rows and columns of the matrix, and heights of its chunks."""
+
+_TOLERANCE = 0.01
+_MOST_DEQUANTIZED = 20_000
+"""Rows; a larger matrix in float32 takes too long."""
 
 _CACHE_BYTES = 256 << 20
 """So many bytes of copies of a matrix are read in turn, more than any cache holds."""
@@ -132,10 +137,13 @@ def gemm(run: Run) -> None:
     run.put(kernels=chosen.name, dtype=str(compute.dtype))
     products: dict[str, Any] = {}
     equal: dict[str, Any] = {}
-    run.put(products=products, equal_rows=equal)
+    differences: dict[str, Any] = {}
+    run.put(products=products, equal_rows=equal, differences=differences)
     for name, (rows, columns) in (TINY_PRODUCTS if run.rehearse else PRODUCTS).items():
         matrix = nf4_matrix(rows, columns)
         equal[name] = rows_equal(chosen, matrix, compute.dtype, scratch)
+        if rows <= _MOST_DEQUANTIZED:
+            differences[name] = difference(chosen, matrix, compute.dtype, scratch)
         copies = [matrix]
         if not run.rehearse:
             copies += [copy_of(matrix) for _ in range(_CACHE_BYTES // matrix.nbytes)]
@@ -144,7 +152,10 @@ def gemm(run: Run) -> None:
             x = inputs(count, columns, compute.dtype)
             calls = [_product(place_four_bit(each, chosen, scratch), x) for each in copies]
             products[name][f"M={count}"] = rate(timed(calls), matrix.nbytes)
-        run.put(products=products, equal_rows=equal)
+        run.put(products=products, equal_rows=equal, differences=differences)
+    largest = max((d for each in differences.values() for d in each.values()), default=0.0)
+    if largest > _TOLERANCE:
+        run.wrong(f"a product differs from the reference by {largest:.4f}")
     run.attempt("lm_head", lambda: dense_head(chosen, compute.dtype, scratch, tiny=run.rehearse))
     run.attempt("int8", lambda: int8(chosen, compute.dtype, scratch, tiny=run.rehearse))
 
@@ -185,6 +196,25 @@ def rows_equal(
     found = {f"M={m}": torch.equal(weight.multiply(x[:m], None), alone[:m]) for m in ROWS}
     each = weight.multiply_each([x[n].view(1, 1, -1) for n in range(3)], None)
     found["three answers"] = torch.equal(torch.cat(each).view(3, -1), alone[:3])
+    return found
+
+
+def difference(
+    chosen: KernelChoice, matrix: FourBitMatrix, dtype: torch.dtype, scratch: Scratch
+) -> dict[str, float]:
+    """Return the relative error of products against float32, for each number of rows."""
+    x, weight = inputs(16, matrix.columns, dtype), place_four_bit(matrix, chosen, scratch)
+    plain = torch.empty((matrix.rows, matrix.columns))
+    scales = matrix.nested_map[matrix.absmax.int()].cpu()
+    scales *= matrix.nested_absmax.cpu().repeat_interleave(256)[: scales.numel()]
+    scales += matrix.nested_offset
+    levels = matrix.levels.cpu()
+    dequantize_reference(matrix.codes.cpu().view(-1), scales, levels=levels, group=64, out=plain)
+    expected = x.cpu().float() @ plain.t()
+    found = {}
+    for m in ROWS:
+        ours = weight.multiply(x[:m], None).cpu().float()
+        found[f"M={m}"] = float((ours - expected[:m]).norm() / expected[:m].norm())
     return found
 
 
@@ -332,7 +362,7 @@ def uploads(*, tiny: bool) -> dict[str, Any]:
 
     def through_ring() -> None:
         with upload:
-            upload.send(source)
+            upload.send([Outgoing(tensor=source, dtype=source.dtype)])
 
     ways: dict[str, Callable[[], object]] = {
         "memory to pinned memory": lambda: pinned.copy_(source),

@@ -3,15 +3,18 @@
 resident   speed of the phases, with and without CUDA graphs, and the bits of several answers
 questions  many questions one after another: the cost of CUDA graphs, and whether memory grows
 settings   a short answer without the environment variables that imitate a consumer card
+own        products and a short answer with our own CUDA kernels
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -34,7 +37,10 @@ from benchmarks.gpu.work import Run
 from cogvlm2_lite.backends.base import CaptureGraph, Graph
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import replaced
+from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.weights.kernels.choice import GPU_KERNELS, choose_kernels
 
 _STEPS = 12
 
@@ -186,3 +192,19 @@ def settings(run: Run) -> None:
         decode_tokens_per_s=fast.tokens_per_s,
         reserved_bytes=torch.cuda.memory_reserved(),
     )
+
+
+def own(run: Run) -> None:
+    """Measure our own CUDA kernels, which are used only if asked for."""
+    from benchmarks.gpu.micro import gemm
+
+    compute = choose_compute("cuda:0", "auto")
+    with patch.dict(os.environ, {GPU_KERNELS: "own"}):
+        try:
+            chosen = choose_kernels(compute.device, compute.dtype)
+        except UsageError as error:
+            run.put(available=False, reason=str(error))
+            return
+        run.put(available=True, reason=chosen.reason)
+        gemm(run)
+        settings(run)

@@ -71,7 +71,7 @@ STEPS: tuple[Step, ...] = (
         what="4-bit products of 1 to 16 rows, their bits, lm_head and int8 matrices",
         seconds=35,
         least_s=10,
-        keys=("kernels", "products", "equal_rows", "lm_head", "int8"),
+        keys=("kernels", "products", "equal_rows", "differences", "lm_head", "int8"),
     ),
     Step(
         name="attention",
@@ -117,6 +117,13 @@ STEPS: tuple[Step, ...] = (
         seconds=40,
         least_s=20,
         keys=("decode", "encode", "prefill"),
+    ),
+    Step(
+        name="own",
+        what="our own CUDA kernels, if they pass their self-test: products and a short answer",
+        seconds=50,
+        least_s=20,
+        keys=("available", "reason"),
     ),
     *(_cap(gib) for gib in CAPS_GIB[2:]),
     Step(

@@ -110,9 +110,11 @@ def _correctness(rows: Rows) -> Iterator[str]:
     if "passed" in tests:
         failed = len(tests["failed"])
         found.append(("tests", f"{tests['passed']} passed, {failed} failed"))
-    for name, counts in (_values(rows, "gemm").get("equal_rows") or {}).items():
-        other = [m for m, same in counts.items() if not same]
-        found.append((f"{name}, rows at once", f"differ for {', '.join(other)}" if other else "ok"))
+    for step in ("gemm", "own"):
+        for name, counts in (_values(rows, step).get("equal_rows") or {}).items():
+            other = [m for m, same in counts.items() if not same]
+            result = f"differ for {', '.join(other)}" if other else "as alone"
+            found.append((f"{step}: {name}, rows at once", result))
     for name, answers in (_values(rows, "demo").get("answers") or {}).items():
         same = f"{answers['same']} of {answers['of']} as on the CPU"
         found.append((f"demo model, {name}", same))
@@ -178,7 +180,7 @@ def _memory(rows: Rows) -> Iterator[str]:
 
 def _speeds(rows: Rows) -> Iterator[str]:
     found = []
-    for name in ("resident", *_caps(rows), "settings", "int8_cache"):
+    for name in ("resident", *_caps(rows), "settings", "own", "int8_cache"):
         values = _values(rows, name)
         if "decode_tokens_per_s" not in values:
             continue
@@ -223,11 +225,12 @@ def _recovery(rows: Rows) -> Iterator[str]:
         yield from table(("step", "phase", "MiB", "new plans", "result"), found)
 
 
-def _micro(rows: Rows) -> Iterator[str]:
-    products = _values(rows, "gemm").get("products") or {}
+def _products(rows: Rows, step: str) -> Iterator[str]:
+    values = _values(rows, step)
+    products = values.get("products") or {}
     if products:
         counts = [key for key in next(iter(products.values())) if key.startswith("M=")]
-        yield "4-bit products, GB/s of the matrix"
+        yield f"4-bit products, GB/s of the matrix, kernels {values['kernels']!r}"
         yield from table(
             ("matrix", *counts),
             [
@@ -236,10 +239,23 @@ def _micro(rows: Rows) -> Iterator[str]:
             ],
         )
         for name in ("lm_head", "int8"):
-            found = _values(rows, "gemm").get(name) or {}
+            found = values.get(name) or {}
             if "gb_per_s" in found:
                 yield f"  {name}: {found['us']:.0f} us, {found['gb_per_s']:.0f} GB/s"
-        yield ""
+        differences = [d for each in values["differences"].values() for d in each.values()]
+        yield f"  largest difference from the reference: {max(differences, default=0):.4f}"
+
+
+def _own(rows: Rows) -> Iterator[str]:
+    values = _values(rows, "own")
+    if values:
+        yield f"Our own CUDA kernels: {values['reason'][:_REASON]}"
+        yield from _products(rows, "own")
+
+
+def _micro(rows: Rows) -> Iterator[str]:
+    yield from _products(rows, "gemm")
+    yield ""
     attention = _values(rows, "attention").get("decode") or {}
     if attention:
         ways = list(next(iter(attention.values())))
@@ -297,8 +313,8 @@ def _card(rows: Rows) -> Iterator[str]:
 
 
 _SECTIONS = (
-    _failures, _machine, _micro, _kernels, _memory, _recovery, _speeds, _equality, _correctness,
-    _card, _steps,
+    _failures, _machine, _micro, _own, _kernels, _memory, _recovery, _speeds, _equality,
+    _correctness, _card, _steps,
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ MODULES: Mapping[str, str] = {
     "profile": "profile:measure",
     "questions": "resident:questions",
     "settings": "resident:settings",
+    "own": "resident:own",
     **{f"cap{gib}": "caps:measure" for gib in CAPS_GIB},
     "parallel": "features:parallel",
     "int8_cache": "features:int8_cache",
