@@ -52,6 +52,7 @@ OPTIONS = {
     PLAIN: [],
     "NF4, 32-bit scales": ["--no-double-quant"],
     "NF4, lm_head too": ["--lm-head", "nf4"],
+    "NF4, lm_head int8": ["--lm-head", "int8"],
     "int8": ["--keep", "*=int8"],
     "NF4, vision tower int8": ["--keep", "vision-tower=int8"],
     "NF4, projector int8": ["--keep", "projector=int8"],

@@ -145,9 +145,20 @@ WORDING = {
     "Finished work is kept in DST.partial: run the same command again to continue.": (
         QT_TRANSLATE_NOOP("Wording", "Finished work is kept: press Start to continue.")
     ),
-    "Calibrating takes about {time}. You can stop it; the same command resumes it.": (
+    "Finished blocks are kept. Close other programs that use this memory and run the same command "
+    "again: it continues where it stopped. Or add --device cpu --restart.": (
         QT_TRANSLATE_NOOP(
-            "Wording", "Calibrating takes about {time}. You can stop it and resume it later."
+            "Wording",
+            "Finished work is kept: close other programs that use this memory, and press Start to "
+            "continue.",
+        )
+    ),
+    "Calibrating takes about {time}, and up to {size} of disk space until it is finished. You can "
+    "stop it; the same command resumes it.": (
+        QT_TRANSLATE_NOOP(
+            "Wording",
+            "Calibrating takes about {time}, and up to {size} of disk space until it is finished. "
+            "You can stop it and resume it later.",
         )
     ),
     "Use the same options as before to continue it, or add --restart to delete it and start "

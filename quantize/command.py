@@ -20,7 +20,7 @@ from cogvlm2_lite.demo.shipped import DEMO_WORD, model_folder
 from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.text import Text, join
-from cogvlm2_lite.units import parse_bytes
+from cogvlm2_lite.units import format_bytes, parse_bytes
 from cogvlm2_lite.weights.adapter_choice import read_choices
 from quantize.budget import ByteBudget, parse_budget
 from quantize.events import Event, Failed, Planned, Verified
@@ -319,10 +319,12 @@ def _convert(
     with closing(work) as events:
         for event in events:
             if isinstance(event, Planned) and samples:
-                estimate = _estimate(options, _count_samples(samples))
+                estimate, disk_bytes = _estimate(options, _count_samples(samples))
                 time_needed = Text(
-                    "Calibrating takes about {time}. You can stop it; the same command resumes it.",
+                    "Calibrating takes about {time}, and up to {size} of disk space until it is "
+                    "finished. You can stop it; the same command resumes it.",
                     time=estimate,
+                    size=format_bytes(disk_bytes),
                 )
                 note = join(time_needed, note)
             if isinstance(event, Planned) and note:
@@ -435,7 +437,7 @@ def choose_calibration(options: argparse.Namespace) -> str:
 
     shown = options.samples * 4 // 5  # every fifth sample of the built-in set has no picture
     counts = SampleCounts(samples=options.samples, shown=shown, pictures=shown)
-    estimate = _estimate(options, counts)
+    estimate, _ = _estimate(options, counts)
     if _is_person(options) and not options.plan:
         answer = input(
             f"Calibrate on the built-in samples? It takes about {estimate} on this CPU, and the "
@@ -457,17 +459,19 @@ def _count_samples(samples: Sequence[Sample]) -> SampleCounts:
     return SampleCounts(samples=len(samples), shown=len(pictures), pictures=len(set(pictures)))
 
 
-def _estimate(options: argparse.Namespace, counts: SampleCounts) -> Estimate:
-    """Return how long a calibration takes on this machine."""
+def _estimate(options: argparse.Namespace, counts: SampleCounts) -> tuple[Estimate, int]:
+    """Return how long a calibration takes on this machine, and the bytes that it needs on disk."""
     from cogvlm2_lite.config import read_config
     from cogvlm2_lite.devices import choose_compute
-    from quantize.calibration.estimate import count_work, estimate
+    from quantize.calibration.estimate import count_work, estimate, scratch_bytes
     from quantize.calibration.gptq import Calibration
 
     compute = choose_compute(options.device, "auto")
     spends = options.budget is None or options.budget.share != 0
-    work = count_work(read_config(options.source), counts, Calibration(), budget=spends)
-    return estimate(work, compute.device, compute.dtype)
+    config = read_config(options.source)
+    work = count_work(config, counts, Calibration(), budget=spends)
+    found = estimate(work, compute.device, compute.dtype)
+    return found, scratch_bytes(config, counts, compute.dtype, work)
 
 
 def agreed(options: argparse.Namespace) -> bool:

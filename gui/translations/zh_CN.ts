@@ -3167,10 +3167,6 @@
         <translation>请加上 --calibrate built-in，或用自己的样本加上 --calibrate。--keep 可手动选择。</translation>
     </message>
     <message>
-        <source>Calibrating takes about {time}. You can stop it; the same command resumes it.</source>
-        <translation>校准大约需要 {time}。可以随时停止；再次开始会继续。</translation>
-    </message>
-    <message>
         <source>Use the same options as before to continue it, or add --restart to delete it and start over.</source>
         <translation>请用与之前相同的选项继续，或加上 --restart 删除后重新开始。</translation>
     </message>
@@ -3477,6 +3473,10 @@
     <message>
         <source>Use merge to write a 16-bit folder, and quantize that one with --calibrate.</source>
         <translation>请先用 merge 写出 16 位文件夹，再用 --calibrate 量化该文件夹。</translation>
+    </message>
+    <message>
+        <source>Calibrating takes about {time}, and up to {size} of disk space until it is finished. You can stop it; the same command resumes it.</source>
+        <translation>校准大约需要 {time}，完成之前最多占用 {size} 磁盘空间。可以随时停止；同一命令会继续。</translation>
     </message>
     <message>
         <source>{folder} exists, but was not made by an earlier quantize or merge ({file} is in it).</source>
@@ -8136,8 +8136,12 @@ or open a file.</source>
         <translation>已完成的工作会保留：按“开始”继续。</translation>
     </message>
     <message>
-        <source>Calibrating takes about {time}. You can stop it and resume it later.</source>
-        <translation>校准约需 {time}。可以停止，稍后继续。</translation>
+        <source>Finished work is kept: close other programs that use this memory, and press Start to continue.</source>
+        <translation>已完成的工作会保留：请关闭占用此内存的其他程序，然后按“开始”继续。</translation>
+    </message>
+    <message>
+        <source>Calibrating takes about {time}, and up to {size} of disk space until it is finished. You can stop it and resume it later.</source>
+        <translation>校准大约需要 {time}，完成之前最多占用 {size} 磁盘空间。可以随时停止，以后再继续。</translation>
     </message>
     <message>
         <source>Choose the same calibration as before to continue it, or another new folder.</source>

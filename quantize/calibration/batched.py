@@ -46,6 +46,9 @@ MAX_TOGETHER = 2**27
 """Weights that are rounded together: two of the largest matrices of the 19B model."""
 OPERATIONS_PER_COLUMN = 5
 """Of a step, see `_ColumnBlock`."""
+LAUNCHES_PER_BLOCK = 25
+"""Operations that the host starts for each matrix and block of columns in a pass: the copies into
+the buffers, the graph, and the products. A test counts them."""
 _SHAPES = 4
 """Shapes whose buffers and graphs are kept: a layer has so many."""
 
@@ -62,6 +65,19 @@ class Problem:
     weight: Tensor
     hessian: Callable[[], Tensor]
     inputs: int
+
+
+def rounded_together(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Return which matrices of a layer are rounded together: their places in `shapes`."""
+    found: list[list[int]] = []
+    last: dict[tuple[int, ...], list[int]] = {}
+    for place, shape in enumerate(shapes):
+        most = max(MAX_TOGETHER // (shape[0] * shape[1]), 1)
+        if len(last.setdefault(shape, [])) in (0, most):
+            last[shape] = []
+            found.append(last[shape])
+        last[shape].append(place)
+    return found
 
 
 class BatchRounder:

@@ -44,7 +44,7 @@ from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
 from cogvlm2_lite.weights.slots import Linear, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
-from quantize.calibration.batched import MAX_TOGETHER, BatchRounder, Problem
+from quantize.calibration.batched import BatchRounder, Problem, rounded_together
 from quantize.calibration.gptq import (
     Calibration,
     RoundedMatrix,
@@ -74,7 +74,7 @@ MAX_HELD_OUT_INPUTS = 2048
 
 _ROUNDING_HESSIANS = 4
 """Matrices of the size of a Hessian for which rounding on the CPU needs memory, and its weights."""
-_SPARE_RAM_BYTES = 2 * GIB
+SPARE_RAM_BYTES = 2 * GIB
 """RAM that is left for other programs when Hessians stay in RAM."""
 
 _Observed = tuple[Linear, ObservedWeight]
@@ -291,22 +291,14 @@ class Calibrator:
         needed = _ROUNDING_HESSIANS * 4 * max(widths) ** 2
         if not self._task.compute.backend.uses_ram:
             needed = sum(4 * width**2 for width in widths)
-        return psutil.virtual_memory().available >= needed + _SPARE_RAM_BYTES
+        return psutil.virtual_memory().available >= needed + SPARE_RAM_BYTES
 
     def _batches(self, pairs: Sequence[_Observed]) -> list[list[_Observed]]:
         """Return the matrices that are rounded together: those of one shape, on a GPU."""
         if self._rounder is None:
             return [[pair] for pair in pairs]
-        found: list[list[_Observed]] = []
-        shapes: dict[tuple[int, int], list[_Observed]] = {}
-        for linear, seen in pairs:
-            shape = (linear.out_features, linear.in_features)
-            most = max(MAX_TOGETHER // (shape[0] * shape[1]), 1)
-            if len(shapes.setdefault(shape, [])) in (0, most):
-                shapes[shape] = []
-                found.append(shapes[shape])
-            shapes[shape].append((linear, seen))
-        return found
+        shapes = [(linear.out_features, linear.in_features) for linear, _ in pairs]
+        return [[pairs[place] for place in batch] for batch in rounded_together(shapes)]
 
     def _observe(self, linear: Linear, rows: Callable[[Part], int]) -> ObservedWeight:
         """Put a weight that collects its inputs into a slot.

@@ -1,14 +1,17 @@
 """Estimate, before it starts, how long each phase of a calibration takes on this machine.
 
-The work is counted in floating-point operations from the shapes. A short measurement gives the
-operations per second.
+The work is counted from the shapes: floating-point operations, and on a GPU also the operations of
+torch that are started, which take their time however small they are. A short measurement gives the
+floating-point operations per second.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from cogvlm2_lite.architectures.architecture import (
@@ -18,11 +21,18 @@ from cogvlm2_lite.architectures.architecture import (
     TensorSpec,
     expected_tensors,
 )
+from cogvlm2_lite.backends.base import Backend
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.weights.catalog import NF4_GROUP
-from quantize.calibration.calibrate import HOLD_OUT_EVERY, MAX_INPUTS
+from quantize.calibration.batched import (
+    LAUNCHES_PER_BLOCK,
+    OPERATIONS_PER_COLUMN,
+    rounded_together,
+)
+from quantize.calibration.calibrate import HOLD_OUT_EVERY, MAX_INPUTS, SPARE_RAM_BYTES
 from quantize.calibration.evaluation import MAX_SHARE_OF_CALIBRATION, MIN_MEASURING_FLOPS
-from quantize.calibration.gptq import Calibration
+from quantize.calibration.gptq import BLOCK, SEARCHED, SEARCHED_FEW_LAUNCHES, Calibration
 
 _PROBE = 2048
 """Rows and columns of the matrix product that is timed: large enough for all cores, and short."""
@@ -38,6 +48,34 @@ _RUN_S = 0.006
 writing activations, starting kernels. Measured on the demo model, whose products take almost no
 time."""
 
+_LAUNCH_S = 1e-5
+"""Seconds in which the host starts one operation on a GPU. 1,551 of a decode step take 15 ms on a
+fast desktop and 25 ms on a slower computer; no GPU was there to measure it."""
+_NODE_S = 2.5e-6
+"""Seconds of a small operation in a CUDA graph: 2.2 to 2.9 us, not measured either."""
+_RUN_LAUNCHES = 120
+"""Operations that a block starts for a sample; a decoder layer with two experts starts 115."""
+_SEARCH_LAUNCHES = 750
+"""Operations that search the scales of a piece: 30 trials of 25."""
+_SEPARATE_OPERATIONS = 19
+"""Operations for a column of one matrix in one pass, where matrices are not rounded together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launches:
+    """Operations of torch that rounding starts.
+
+    launched  one by one
+    nodes     in graphs
+    """
+
+    launched: float = 0.0
+    nodes: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.launched * _LAUNCH_S + self.nodes * _NODE_S
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -47,14 +85,20 @@ class Work:
     hessians   the Hessians of all matrices, in float32
     rounding   choosing codes and scales, in float32
     measuring  the whole model on held-out samples, in float32
+    units      the part of it that measures units for a byte budget
     runs       of a block on a sample, in the forward phase and while measuring
+    together   operations that rounding starts if matrices are rounded together
+    separate   the same if they are not
     """
 
     forward: float
     hessians: float
     rounding: float
     measuring: float
+    units: float = 0.0
     runs: tuple[int, int] = (0, 0)
+    together: Launches = Launches()
+    separate: Launches = Launches()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +125,22 @@ def estimate(work: Work, device: torch.device, dtype: torch.dtype) -> Estimate:
     """Return the seconds that work takes, from a measurement of a second or two on a CPU."""
     plain = flops_per_s(device, torch.float32)
     forward = plain if dtype == torch.float32 else flops_per_s(device, dtype)
+    return seconds_of(work, forward, plain, backend_of(device))
+
+
+def seconds_of(work: Work, flops: float, float32_flops: float, backend: Backend) -> Estimate:
+    """Return the seconds that work takes at these speeds of matrix products.
+
+    On a GPU the host starts operations while the GPU computes, so running the samples takes the
+    longer of both. Rounding waits for each of its small operations.
+    """
+    launched = [0.0 if backend.uses_ram else runs * _RUN_LAUNCHES * _LAUNCH_S for runs in work.runs]
+    started = work.together if backend.launches_kernels else work.separate
     return Estimate(
-        forward_s=work.forward / forward + work.hessians / plain + work.runs[0] * _RUN_S,
-        rounding_s=work.rounding / plain,
-        measuring_s=work.measuring / plain + work.runs[1] * _RUN_S,
+        forward_s=max(work.forward / flops + work.hessians / float32_flops, launched[0])
+        + work.runs[0] * _RUN_S,
+        rounding_s=work.rounding / float32_flops + (0 if backend.uses_ram else started.seconds),
+        measuring_s=max(work.measuring / float32_flops, launched[1]) + work.runs[1] * _RUN_S,
     )
 
 
@@ -120,13 +176,7 @@ def count_work(
 
     budget  whether units are measured too, for a byte budget
     """
-    linears = [
-        spec
-        for spec in expected_tensors(config).values()
-        if spec.role is Role.LINEAR
-        and spec.part is not Part.LM_HEAD
-        and spec.shape[1] % NF4_GROUP == 0
-    ]
+    linears = _linears(config)
     products = hessians = 0.0
     for spec in linears:
         inputs = _inputs(spec, config, counts)
@@ -150,8 +200,63 @@ def count_work(
         forward=2 * passes,
         hessians=hessians,
         rounding=sum(rounding_flops(spec.shape, how) for spec in linears),
+        together=_launches_together(linears, how),
+        separate=_launches_separate(linears, how),
         measuring=3 * held_out + (2 * held_out + units if budget else 0.0),
+        units=units if budget else 0.0,
     )
+
+
+def _launches_together(linears: Sequence[TensorSpec], how: Calibration) -> Launches:
+    """Count what `batched.BatchRounder` starts."""
+    passes, launched, nodes = how.gptq + how.descents, 0.0, 0.0
+    for layer in _by_layer(linears):
+        for batch in rounded_together([spec.shape for spec in layer]):
+            rows, columns = layer[batch[0]].shape
+            nodes += OPERATIONS_PER_COLUMN * passes * columns
+            launched += LAUNCHES_PER_BLOCK * passes * len(batch) * -(-columns // BLOCK)
+            pieces = -(-len(batch) * rows * columns // SEARCHED_FEW_LAUNCHES)
+            launched += _SEARCH_LAUNCHES * pieces
+    return Launches(launched=launched, nodes=nodes)
+
+
+def _launches_separate(linears: Sequence[TensorSpec], how: Calibration) -> Launches:
+    """Count what `gptq.round_matrix` starts for each matrix."""
+    columns = sum(spec.shape[1] for spec in linears)
+    pieces = sum(-(-spec.numel // SEARCHED) for spec in linears)
+    steps = _SEPARATE_OPERATIONS * (how.gptq + how.descents) * columns
+    return Launches(launched=steps + _SEARCH_LAUNCHES * pieces)
+
+
+def _by_layer(linears: Sequence[TensorSpec]) -> list[list[TensorSpec]]:
+    """Return the matrices of each layer: both experts of a decoder layer are in it."""
+    found: dict[tuple[bool, int | None], list[TensorSpec]] = {}
+    for spec in linears:
+        in_tower = spec.part in (Part.VISION, Part.PROJECTOR)
+        found.setdefault((in_tower, spec.block), []).append(spec)
+    return list(found.values())
+
+
+def scratch_bytes(config: ModelConfig, counts: SampleCounts, dtype: torch.dtype, work: Work) -> int:
+    """Return the bytes on the disk that a calibration needs at most until it is finished.
+
+    The activations between two blocks are there twice, and so are those of all forms of the model
+    that are measured; codes and scales stay to the end. The Hessians of a layer are on the disk if
+    there is no RAM for them.
+    """
+    linears, vision = _linears(config), config.vision
+    in_tower = counts.pictures * vision.num_positions * vision.hidden_size
+    in_decoder = counts.shown * vision.image_tokens + counts.samples * _TOKENS
+    numbers = max(in_tower, in_decoder * config.hidden_size)
+    results = sum(spec.numel // 2 + 4 * spec.numel // NF4_GROUP for spec in linears)
+    hessians = max(sum(4 * s.shape[1] ** 2 for s in layer) for layer in _by_layer(linears))
+    if psutil.virtual_memory().available >= 2 * hessians + SPARE_RAM_BYTES:
+        hessians = 0
+    # Forms of the model at a time, as a multiple of all samples. A form that changes one matrix is
+    # computed from there on, half of the model on average.
+    forms = max(3 / HOLD_OUT_EVERY, 2 * work.units / max(work.forward / 2, 1.0))
+    measured = int(2 * 4 * numbers * forms)
+    return results + max(2 * dtype.itemsize * numbers + hessians, measured)
 
 
 def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
@@ -164,6 +269,17 @@ def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
     factor = (1 / 3 + 2 / 3) * columns**3
     products = 2.0 * rows * columns**2 * (0.5 * how.gptq + how.descents)
     return factor * how.gptq + products + _OTHER_FLOPS * rows * columns
+
+
+def _linears(config: ModelConfig) -> list[TensorSpec]:
+    """Return the matrices that are calibrated."""
+    return [
+        spec
+        for spec in expected_tensors(config).values()
+        if spec.role is Role.LINEAR
+        and spec.part is not Part.LM_HEAD
+        and spec.shape[1] % NF4_GROUP == 0
+    ]
 
 
 def _inputs(spec: TensorSpec, config: ModelConfig, counts: SampleCounts) -> int:

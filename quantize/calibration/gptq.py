@@ -40,9 +40,9 @@ _INPUTS = 1024
 """Inputs whose output errors are computed at a time."""
 _CELLS = 64
 """Intervals between -1 and 1 in the table that finds a level."""
-_SEARCHED = 2**18
+SEARCHED = 2**18
 """Weights whose scales are searched at a time: the intermediate tensors stay in a core's cache."""
-_SEARCHED_FEW_LAUNCHES = 2**24
+SEARCHED_FEW_LAUNCHES = 2**24
 """The same where an operation takes long to start: the intermediate tensors take 0.5 GiB."""
 _TINY = 1e-12
 
@@ -273,7 +273,7 @@ def search_scales(weight: Tensor, importance: Tensor, how: Calibration) -> Tenso
     """
     heavy = importance.view(*importance.shape[:-1], 1, -1, NF4_GROUP)
     few, rows = level_tables(weight.device).few_launches, weight.shape[-2]
-    step = max((_SEARCHED_FEW_LAUNCHES if few else _SEARCHED) // (weight.numel() // rows), 1)
+    step = max((SEARCHED_FEW_LAUNCHES if few else SEARCHED) // (weight.numel() // rows), 1)
     pieces = (weight[..., first : first + step, :] for first in range(0, rows, step))
     return torch.cat([_search_rows(piece, heavy, how) for piece in pieces], dim=-2)
 

@@ -27,9 +27,15 @@ from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.weights.catalog import Catalog
 from cogvlm2_lite.weights.manifest import MANIFEST_NAME
-from quantize.calibration.batched import OPERATIONS_PER_COLUMN, BatchRounder, Problem
+from quantize.calibration.batched import (
+    LAUNCHES_PER_BLOCK,
+    OPERATIONS_PER_COLUMN,
+    BatchRounder,
+    Problem,
+)
 from quantize.calibration.calibrate import Task
 from quantize.calibration.gptq import Calibration, round_matrix
+from quantize.calibration.statistics import Hessian
 from quantize.command import main, verify_main
 from quantize.events import Calibrated, Event
 from quantize.pipeline import convert
@@ -254,8 +260,19 @@ def test_a_graph_is_started_once_for_128_columns() -> None:
             rounder.round(problems(range(1), "cuda"), how)
         with Operations() as later:
             rounder.round(problems(range(1), "cuda"), how)
-    # One by one, 192 columns would be 3,840 operations.
+    # One by one, 192 columns would be 3,840 operations. The estimate counts the two blocks.
     assert later.count < 300
+    assert pytest.approx(later.count, rel=0.35) == LAUNCHES_PER_BLOCK * 4 * 2
+
+
+def test_the_inputs_of_a_sample_are_added_with_five_operations() -> None:
+    """So running the samples is bound by products: a picture takes 117 TFLOP in the tower."""
+    with emulated_cuda():
+        seen = Hessian(64, torch.device("cuda", 0), every=2)
+        inputs = torch.ones(1, 37, 64, device="cuda", dtype=torch.bfloat16)
+        with Operations() as operations:
+            seen.add(inputs)
+    assert operations.count <= 5
 
 
 # --- the command ----------------------------------------------------------------------------------

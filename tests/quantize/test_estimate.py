@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cogvlm2_lite.backends.cpu import CpuBackend
+from cogvlm2_lite.backends.cuda import CudaBackend
+from cogvlm2_lite.backends.mps import MpsBackend
 from cogvlm2_lite.bench.synthetic import released_config
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
@@ -18,6 +23,8 @@ from quantize.calibration.estimate import (
     estimate,
     flops_per_s,
     rounding_flops,
+    scratch_bytes,
+    seconds_of,
 )
 from quantize.calibration.gptq import Calibration, round_matrix
 
@@ -60,7 +67,7 @@ def test_a_budget_adds_measuring_and_nothing_else() -> None:
     assert with_budget.measuring > without.measuring
     assert with_budget.runs[0] == without.runs[0]
     assert with_budget.runs[1] > without.runs[1]
-    assert replace(with_budget, measuring=0.0, runs=(0, 0)) == replace(
+    assert replace(with_budget, measuring=0.0, units=0.0, runs=(0, 0)) == replace(
         without, measuring=0.0, runs=(0, 0)
     )
     demo = read_config(checkpoint_folder())
@@ -76,3 +83,41 @@ def test_seconds_are_work_over_a_speed_that_was_tried_out() -> None:
     assert slowed.forward_s > 5
     assert 1e8 < flops_per_s(torch.device("cpu"), torch.float32) < 1e15
     assert "to round" in str(found)
+
+
+def test_on_a_gpu_the_operations_that_are_started_take_time() -> None:
+    """57.7 million in graphs and 4.1 million by the host, where there were 366 million before."""
+    work = count_work(released_config(None, None), REAL, Calibration(), budget=False)
+    assert work.together.nodes == pytest.approx(57.7e6, rel=0.01)
+    assert work.together.launched == pytest.approx(4.1e6, rel=0.02)
+    assert work.separate.launched == pytest.approx(366e6, rel=0.01)
+    fast, cpu = CudaBackend(), CpuBackend()
+    with_launches = seconds_of(work, 1e14, 3e13, fast)
+    without = seconds_of(work, 1e14, 3e13, cpu)
+    assert with_launches.rounding_s - without.rounding_s == pytest.approx(186, rel=0.02)
+    # The host starts the operations of the samples while the GPU computes.
+    assert with_launches.forward_s == without.forward_s
+    endless = seconds_of(work, 1e20, 1e20, fast)
+    assert endless.forward_s > seconds_of(work, 1e20, 1e20, cpu).forward_s + 10
+    # A GPU that rounds matrices one by one takes an hour for them.
+    one_by_one = seconds_of(work, 1e14, 3e13, MpsBackend())
+    assert one_by_one.rounding_s > 3600
+
+
+def test_the_disk_is_that_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = released_config(None, None)
+    free = SimpleNamespace(available=64 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    few = SampleCounts(samples=8, shown=1, pictures=1)
+    work = count_work(config, few, Calibration(), budget=False)
+    in_ram = scratch_bytes(config, few, torch.bfloat16, work)
+    assert in_ram == pytest.approx(17.7e9 * 4.5 / 8, rel=0.1)  # 4.5 bits for each weight
+    free.available = 3 << 30
+    on_disk = scratch_bytes(config, few, torch.bfloat16, work)
+    assert on_disk - in_ram == pytest.approx(2.2e9, rel=0.05)  # the Hessians of a layer
+    free.available = 64 << 30
+    work = count_work(config, REAL, Calibration(), budget=False)
+    pictures = scratch_bytes(config, REAL, torch.bfloat16, work) - in_ram
+    assert pictures == pytest.approx(51 * 9217 * 1792 * 4, rel=0.6)
+    more = count_work(config, REAL, Calibration(), budget=True)
+    assert scratch_bytes(config, REAL, torch.bfloat16, more) > in_ram + 5 * pictures
