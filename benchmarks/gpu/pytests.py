@@ -17,15 +17,14 @@ _MARK = "pytest.mark" + ".cuda"
 
 
 def measure(run: Run) -> None:
-    """Run the tests; a rehearsal runs those of one file, on the emulated GPU of the tests."""
+    """Run the tests; a rehearsal collects all, and runs those of one file on the emulated GPU."""
     files = marked_files(ROOT / "tests")
     run.put(files=files)
-    if run.rehearse:
-        files = [file for file in files if file.endswith("test_full_attention.py")]
     junit = run.out / "junit.xml"
     junit.unlink(missing_ok=True)
     arguments = ["-q", "-m", "cuda", "-W", "default", "-p", "no:cacheprovider", "-o", "addopts="]
     arguments += ["--junitxml", str(junit), *files]
+    arguments += ["-k", "test_full_attention"] if run.rehearse else []
     # Plugins that are installed must not matter, nor warnings of other versions.
     with patch.dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"):
         exit_code = _here(arguments) if run.rehearse else _as_process(arguments)

@@ -55,7 +55,7 @@ _WORK_BYTES = 8 << 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the steps; return 0 if all of them succeeded."""
+    """Run the steps; return 0 if none of them failed."""
     options = parse(arguments)
     try:
         steps = choose(options.steps)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(work, ignore_errors=True)
     print(report.table())
     print(f"\nResults: {out}")
-    return 0 if all(row["status"] == "ok" for row in report.rows.values()) else 1
+    return 0 if all(row["status"] in ("ok", "skipped") for row in report.rows.values()) else 1
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -358,7 +358,8 @@ def _judge(step: Step, ended: Ended, file: Path, limit: float, *, alone: bool) -
         exit=ended.exit,
         values=values,
     )
-    missing = [key for key in step.keys if key not in values]
+    skipped = values.get("skipped")
+    missing = [] if skipped else [key for key in step.keys if key not in values]
     wrong = values.get("wrong")
     if not saved.get("done"):
         row["status"], row["reason"] = "failed", _why(ended, saved, limit)
@@ -368,10 +369,12 @@ def _judge(step: Step, ended: Ended, file: Path, limit: float, *, alone: bool) -
         row["status"], row["reason"] = "failed", f"exit code {ended.exit}"
     elif missing:
         row["status"], row["reason"] = "failed", f"no result for {', '.join(missing)}"
+    elif skipped:
+        row["status"], row["reason"] = "skipped", str(skipped)
     elif wrong:
         row["status"] = "wrong"
         row["reason"] = "; ".join(map(str, wrong if isinstance(wrong, list) else [wrong]))
-    if row["status"] != "ok":
+    if row["status"] not in ("ok", "skipped"):
         tail = saved.get("tail")
         row["tail"] = [str(line) for line in tail] if isinstance(tail, list) and tail else []
         row["tail"] = row["tail"] or list(ended.tail)

@@ -55,7 +55,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="environment",
         what="versions, kernels and why they were chosen, torch's attention for each shape",
-        seconds=30,
+        seconds=60,  # torch's libraries are read from the disk for the first time
         least_s=5,
         keys=("machine", "packages", "card", "kernels", "attention", "doctor"),
     ),

@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import ballast, features, profile, pytests, run
+from benchmarks.gpu import ballast, caps, features, profile, pytests, run
 from benchmarks.gpu.steps import STEPS, Step, choose
 from benchmarks.gpu.table import measured_card, render
 from benchmarks.gpu.work import Run
@@ -138,6 +139,22 @@ save("much", done=True, values={"speed": 1, "wrong": ["too much"]})
     assert (row["status"], row["reason"]) == ("wrong", "too much")
     assert len("".join(row["tail"])) < 5000
     assert (tmp_path / "out" / "output.txt").stat().st_size < 300_000
+
+
+def test_a_step_may_find_that_it_does_not_apply(ran: Any) -> None:
+    program = 'save("cap", done=True, values={"skipped": "only 7.1 GiB of the card are free"})'
+    row = ran([step("cap", program)])["cap"]
+    assert (row["status"], row["reason"]) == ("skipped", "only 7.1 GiB of the card are free")
+
+
+def test_a_cap_that_the_card_does_not_have_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (sys.executable, "-S", "-c", HOLDER.replace("print(free", "print(7 << 30", 1))
+    monkeypatch.setattr(caps, "BallastProcess", partial(ballast.BallastProcess, command=command))
+    step = Run("cap8", work=tmp_path, out=tmp_path, rehearse=False, until=0.0)
+    caps.measure(step)
+    assert step.values["skipped"] == "only 7.0 GiB of the card are free"
 
 
 def test_without_time_later_steps_are_skipped_with_the_reason(ran: Any) -> None:
@@ -275,6 +292,7 @@ def check_what_happened(rows: dict[str, Any]) -> None:
     assert rows["profile"]["decode"]["kernels"] > 0
     assert rows["tests"]["passed"] > 0
     assert len(rows["tests"]["files"]) >= 4
+    assert rows["tests"]["exit"] == 0  # all files can be imported
     assert all(rows["gemm"]["equal_rows"]["qkv"].values())
     assert rows["own"]["available"] is False  # there is no compiler for an emulated GPU
     assert len(rows["calibration"]["blocks"]) == 5
