@@ -14,6 +14,7 @@ from benchmarks.gpu.model import (
     without_graphs,
 )
 from benchmarks.gpu.work import Run
+from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run as run_steps
 from cogvlm2_lite.events import Cancel
 
@@ -26,17 +27,12 @@ def measure(run: Run) -> None:
     model, _ = open_random(run)
     load(model)
     texts: list[str] = []
-    steps = Steps(model, 40)
-    with without_graphs(model):
-        for _ in range(3):
-            steps.step()
-        _add(run, texts, "decode", lambda: [steps.step() for _ in range(_STEPS)], _STEPS)
-    steps.close()
+    _add(run, texts, "decode", lambda: _decode_rows(run, model), _STEPS)
     vision = model.config.vision
     pixels = torch.zeros((1, vision.in_channels, vision.image_size, vision.image_size))
     features = model.encode_image(pixels)
     layers = vision.num_hidden_layers
-    _add(run, texts, "encode", lambda: model.encode_image(pixels), layers)
+    _add(run, texts, "encode", lambda: profiled(run, lambda: model.encode_image(pixels)), layers)
     types = torch.tensor([[0] + [1] * vision.image_tokens + [0] * 3])
     ids = torch.where(types == 1, model.config.pad_token_id, 17)
     chunk = model._chunk(ids, types, None, None)
@@ -47,27 +43,50 @@ def measure(run: Run) -> None:
         cache.release()
 
     prefill()
-    _add(run, texts, "prefill", prefill, model.config.num_hidden_layers)
+    layers = model.config.num_hidden_layers
+    _add(run, texts, "prefill", lambda: profiled(run, prefill), layers)
 
 
-def _add(run: Run, texts: list[str], name: str, work: Callable[[], object], parts: int) -> None:
+def decode_kernels(run: Run, model: Model) -> dict[str, Any]:
+    """Return the kernels of a decode step."""
+    return _summary(_decode_rows(run, model), _STEPS)
+
+
+def _decode_rows(run: Run, model: Model) -> list[dict[str, Any]]:
+    """Return the kernels of some decode steps that are launched one by one."""
+    steps = Steps(model, 40)
+    with without_graphs(model):
+        for _ in range(3):
+            steps.step()
+        rows = profiled(run, lambda: [steps.step() for _ in range(_STEPS)])
+    steps.close()
+    return rows
+
+
+def _add(
+    run: Run, texts: list[str], name: str, profile: Callable[[], list[dict[str, Any]]], parts: int
+) -> None:
     """Add the table of a phase.
 
     parts  steps or layers in it; the table has the numbers of one
     """
 
     def found() -> dict[str, Any]:
-        rows = profiled(run, work)
+        rows = profile()
         texts.append(as_text(name, rows, parts))
         (run.out / "profile.txt").write_text("\n".join(texts), encoding="utf-8")
-        return {
-            "kernels": sum(row["calls"] for row in rows) / parts,
-            "gpu_us": sum(row["us"] for row in rows) / parts,
-            "parts": parts,
-            "top": rows[:12],
-        }
+        return _summary(rows, parts)
 
     run.attempt(name, found)
+
+
+def _summary(rows: list[dict[str, Any]], parts: int) -> dict[str, Any]:
+    return {
+        "kernels": sum(row["calls"] for row in rows) / parts,
+        "gpu_us": sum(row["us"] for row in rows) / parts,
+        "parts": parts,
+        "top": rows[:12],
+    }
 
 
 def profiled(run: Run, work: Callable[[], object]) -> list[dict[str, Any]]:

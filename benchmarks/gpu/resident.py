@@ -178,8 +178,8 @@ def questions(run: Run) -> None:
     )
 
 
-def settings(run: Run) -> None:
-    """Measure a short answer with torch's own settings of the card."""
+def settings(run: Run) -> Model:
+    """Measure a short answer with torch's own settings of the card; return the model."""
     model, _ = open_random(run)
     load(model)
     first = ask(model, image=picture(1), tokens=sizes(run).bits, bits=True)
@@ -192,11 +192,13 @@ def settings(run: Run) -> None:
         decode_tokens_per_s=fast.tokens_per_s,
         reserved_bytes=torch.cuda.memory_reserved(),
     )
+    return model
 
 
 def own(run: Run) -> None:
     """Measure our own CUDA kernels, which are used only if asked for."""
     from benchmarks.gpu.micro import gemm
+    from benchmarks.gpu.profile import decode_kernels
 
     compute = choose_compute("cuda:0", "auto")
     with patch.dict(os.environ, {GPU_KERNELS: "own"}):
@@ -207,4 +209,6 @@ def own(run: Run) -> None:
             return
         run.put(available=True, reason=chosen.reason)
         gemm(run)
-        settings(run)
+        model = settings(run)
+        run.attempt("steps", lambda: one_by_one(model))
+        run.attempt("profile", lambda: decode_kernels(run, model))

@@ -251,6 +251,9 @@ def _own(rows: Rows) -> Iterator[str]:
     if values:
         yield f"Our own CUDA kernels: {values['reason'][:_REASON]}"
         yield from _products(rows, "own")
+    found = values.get("profile") or {}
+    if "kernels" in found:
+        yield f"  decode: {found['kernels']:.0f} kernels, {found['gpu_us']:.0f} us a step"
 
 
 def _micro(rows: Rows) -> Iterator[str]:
