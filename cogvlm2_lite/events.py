@@ -153,6 +153,13 @@ class Notice(_Event, frozen=True, kw_only=True):
     text: Text
 
 
+TOO_LARGE_FOR_FLOAT16 = Text(
+    "The numbers of this model are too large for float16, so it computes in float32 from now on. "
+    "This is slower and needs more memory."
+)
+"""The text of the Notice about a model that is computed in another number type from now on."""
+
+
 class Finished(_Event, frozen=True, kw_only=True):
     """The end of an answer.
 

@@ -24,7 +24,7 @@ from cogvlm2_lite.errors import (
     DeviceError,
     EngineError,
 )
-from cogvlm2_lite.events import Finished, FinishReason, PictureOpened
+from cogvlm2_lite.events import TOO_LARGE_FOR_FLOAT16, Finished, FinishReason, Notice, PictureOpened
 from cogvlm2_lite.exclusive import exclusive_folder
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.sampling import Sampling
@@ -383,6 +383,8 @@ class _Questions:
                 self._fail(asked.place, outcome.text)
             case PictureOpened():
                 asked.notices = outcome.notices
+            case Notice() if outcome.text == TOO_LARGE_FOR_FLOAT16:
+                asked.notices = (*asked.notices, outcome.text)
             case Finished():
                 del self._under_way[request]
                 self._finish(asked, outcome)

@@ -13,7 +13,7 @@ from cogvlm2_lite.evaluate.pair import Pair
 from cogvlm2_lite.evaluate.paired import Paired, overall
 from cogvlm2_lite.evaluate.report import HTML
 from cogvlm2_lite.evaluate.tables import Result, score_lines
-from cogvlm2_lite.evaluate.work import Asked, AskEvent, Paused, Resumed, Working
+from cogvlm2_lite.evaluate.work import Asked, AskEvent, Noticed, Paused, Resumed, Working
 from cogvlm2_lite.file_names import escape_line, escape_name, to_json, valid_text
 from cogvlm2_lite.text import with_templates
 from cogvlm2_lite.units import format_seconds
@@ -93,6 +93,10 @@ class Reporter:
                 self.console.status(
                     f"{job.run.name}, {job.data.name}: {step.phase} {step.done}/{step.total}"
                 )
+            case Noticed():
+                if self.as_json:
+                    self.event("notice", text=step.text)
+                self.console.remark_once(step.text)
             case Paused() | Resumed():
                 if self.as_json:
                     self.event(type(step).__name__.lower())

@@ -23,6 +23,7 @@ from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
 from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.engine.logprobs import LogprobQueue, logprobs_of
+from cogvlm2_lite.engine.overflow import check_finite
 from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
 from cogvlm2_lite.engine.replan import (
     MAX_REPLANS_PER_ANSWER,
@@ -314,6 +315,7 @@ class Answers:
                 features = yield from self._with_replanning(
                     partial(self._encode, image, cancel, adapter), slot
                 )
+                check_finite(features, self.runtime.dtype)
             tally.encode_s = time.perf_counter() - began
             yield ImageEncoded(
                 image_tokens=prompt.image_tokens, seconds=tally.encode_s, reused=bool(reused)
@@ -330,6 +332,7 @@ class Answers:
             )
             slot.cached = CachedPrompt.of(prompt, prepared.picture, end, prepared.adapter)
             if scores:
+                check_finite(hidden, self.runtime.dtype)
                 scored += yield from self._score(prepared, hidden, (start, first), slot, cancel)
             if prepared.picture_key and chunk.has_image:
                 self.pictures.put(prepared.picture_key, slot.cache, end)
@@ -338,6 +341,8 @@ class Answers:
             yield self._prompt_scored(prepared, tuple(scored))
         last = partial(self.runtime.compute_logits, hidden[:, -1:])
         logits = yield from self._with_replanning(partial(_at_once, last), slot)
+        # What overflowed in an earlier chunk is in the keys and values that these logits have seen.
+        check_finite(logits, self.runtime.dtype)
         tally.prefill_s = time.perf_counter() - began
         yield Prefilled(
             tokens=prompt.tokens - reused, reused_tokens=reused, seconds=tally.prefill_s

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.engine.overflow import check_finite
 from cogvlm2_lite.engine.prefix_cache import PictureCache
 from cogvlm2_lite.engine.prefix_store import PictureStore
 from cogvlm2_lite.engine.replan import (
@@ -73,6 +74,14 @@ _ZERO_SAMPLE_BYTES = MIB
 """Bytes of the weights that are looked at for zeros at loading: 256 pages, 2 s on a hard disk."""
 
 
+Build = Callable[
+    [Compute, Sequence[DeviceBudget], Callable[[], None]],
+    tuple[Runtime, Replanner, PictureStore | None],
+]
+"""Makes the parts of a model that depend on the number type. It calls the function when the plan is
+made, before anything is allocated."""
+
+
 class Model:
     """A CogVLM2 model that is ready to answer questions.
 
@@ -98,13 +107,19 @@ class Model:
         replanner: Replanner,
         compute: Compute,
         store: PictureStore | None = None,
+        build: Build | None = None,
     ) -> None:
+        """Hold the parts of a model; `open_model` makes them.
+
+        build  makes the parts that depend on the number type anew
+        """
         self.folder = folder
         self.config = config
         self.compute = compute
         self.runtime = runtime
         self.replanner = replanner
         self._store = store
+        self._build = build
         self._adapter = runtime.adapters.first
 
     @property
@@ -134,7 +149,38 @@ class Model:
     def engine(self) -> Engine:
         """The engine with the folder's tokenizer. Raises CheckpointError if the folder has none."""
         tokenizer = Tokenizer.from_folder(self.folder)
-        return Engine(Answers(self.runtime, tokenizer, self.replanner, self.pictures))
+        checked = self.compute.dtype == torch.float16 and self._build is not None
+        return Engine(
+            self._answers(tokenizer),
+            in_float32=partial(self._in_float32, tokenizer) if checked else None,
+        )
+
+    def _answers(self, tokenizer: Tokenizer) -> Answers:
+        return Answers(self.runtime, tokenizer, self.replanner, self.pictures)
+
+    def _in_float32(self, tokenizer: Tokenizer) -> Answers:
+        """Replace the parts that depend on the number type; within the same budgets.
+
+        Raises DoesNotFitError, and changes nothing, if there is no plan for float32.
+        """
+        assert self._build is not None
+        old = self.runtime
+        compute = replace(
+            self.compute,
+            dtype=torch.float32,
+            reason=Text("the numbers of this model are too large for float16"),
+        )
+
+        def release() -> None:
+            self.pictures.clear()
+            old.residency.release()
+            self.compute.backend.release_unused()
+
+        budgets = [device.budget for device in old.plan.devices]
+        self.runtime, self.replanner, self._store = self._build(compute, budgets, release)
+        self.compute = compute
+        del self.pictures  # it belongs to the old plan; made anew when it is needed
+        return self._answers(tokenizer)
 
     @cached_property
     def pictures(self) -> PictureCache:
@@ -240,7 +286,9 @@ class Model:
                 expected=", ".join(map(str, expected)),
                 shape=list(pixel_values.shape),
             )
-        return run(self.runtime.encode(pixel_values, Cancel(), self.adapter))
+        features = run(self.runtime.encode(pixel_values, Cancel(), self.adapter))
+        check_finite(features, self.runtime.dtype)
+        return features
 
     def forward(
         self,
@@ -278,6 +326,7 @@ class Model:
             hidden = run(work)
         finally:
             cache.release()
+        check_finite(hidden, self.runtime.dtype)
         return self.runtime.compute_logits(hidden)
 
     def _chunk(
@@ -520,50 +569,57 @@ def open_model(
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config
-    devices = [backend_of(b.device).torch_device(b.device) for b in budgets]
-    loaders = [
-        WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader, adapters=adapters)
-        for d in devices
-    ]
-    itemsize = compute.dtype.itemsize
     low_rank: dict[str, list[int]] = {}
     for adapter in adapters:
         for name, pair in adapter.pairs.items():
             low_rank.setdefault(name, []).extend((pair.down.numel(), pair.up.numel()))
-    sizes = unit_sizes(
-        catalog,
-        itemsize=itemsize,
-        packed=loaders[0].packs,
-        on_gpu=loaders[0].on_gpu,
-        low_rank=low_rank,
-    )
-    workload = Workload(
-        context=context or config.max_position_embeddings,
-        itemsize=itemsize,
-        kv_itemsize=itemsize if kv is KVKind.FULL else 1,
-    )
 
-    def plan_for(parallel: int) -> MemoryPlan:
-        wanted = replace(workload, parallel=parallel)
-        return plan_memory(config, sizes, budgets, wanted, offload=offload)
+    def build(
+        compute: Compute, budgets: Sequence[DeviceBudget], on_planned: Callable[[], None]
+    ) -> tuple[Runtime, Replanner, PictureStore | None]:
+        devices = [backend_of(b.device).torch_device(b.device) for b in budgets]
+        loaders = [
+            WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader, adapters=adapters)
+            for d in devices
+        ]
+        itemsize = compute.dtype.itemsize
+        sizes = unit_sizes(
+            catalog,
+            itemsize=itemsize,
+            packed=loaders[0].packs,
+            on_gpu=loaders[0].on_gpu,
+            low_rank=low_rank,
+        )
+        workload = Workload(
+            context=context or config.max_position_embeddings,
+            itemsize=itemsize,
+            kv_itemsize=itemsize if kv is KVKind.FULL else 1,
+        )
 
-    plan = plan_most_parallel(plan_for, parallel)
-    workload = replace(workload, parallel=plan.parallel)
-    runtime = Runtime(
-        config,
-        loaders,
-        plan,
-        devices=devices,
-        dtype=compute.dtype,
-        rope=rope,
-        kv=kv,
-        arenas=arenas,
-        adapters=adapters,
-    )
-    store = None
-    if pictures is not None:
-        numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, loaders[0].kernels.name)
-        identity = f"{catalog.fingerprint()} {numbers} {runtime.parts.full_attention.name}"
-        store = PictureStore(pictures[0], identity, pictures[1])
-    replanner = Replanner(runtime, sizes, workload)
-    return Model(folder, config, runtime, replanner, compute, store)
+        def plan_for(parallel: int) -> MemoryPlan:
+            wanted = replace(workload, parallel=parallel)
+            return plan_memory(config, sizes, budgets, wanted, offload=offload)
+
+        plan = plan_most_parallel(plan_for, parallel)
+        on_planned()
+        runtime = Runtime(
+            config,
+            loaders,
+            plan,
+            devices=devices,
+            dtype=compute.dtype,
+            rope=rope,
+            kv=kv,
+            arenas=arenas,
+            adapters=adapters,
+        )
+        store = None
+        if pictures is not None:
+            name = loaders[0].kernels.name
+            numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, name)
+            identity = f"{catalog.fingerprint()} {numbers} {runtime.parts.full_attention.name}"
+            store = PictureStore(pictures[0], identity, pictures[1])
+        return runtime, Replanner(runtime, sizes, replace(workload, parallel=plan.parallel)), store
+
+    runtime, replanner, store = build(compute, budgets, lambda: None)
+    return Model(folder, config, runtime, replanner, compute, store, build)

@@ -21,16 +21,29 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cogvlm2_lite.engine.answer import Answers, AnswerSteps, Request
+from cogvlm2_lite.engine.overflow import OverflowedError
 from cogvlm2_lite.engine.prefix_cache import CacheSlot, PictureCache
 from cogvlm2_lite.engine.replan import DEVICE_ERROR, MISSING, device_lost, missing_operation
 from cogvlm2_lite.engine.runtime import Runtime, Token
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.events import Cancel, Event, ImageEncoded, Progress
+from cogvlm2_lite.events import (
+    TOO_LARGE_FOR_FLOAT16,
+    Cancel,
+    Event,
+    ImageEncoded,
+    Notice,
+    PictureOpened,
+    Progress,
+    TurnsDropped,
+)
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 
 PREFILL_S = 0.5
 """How long prefill runs before decode gets its turn; at least one block. A change of phase may move
 weights, so it must not happen after every block."""
+
+_ONCE = (PictureOpened, TurnsDropped)
+"""Events that an answer does not repeat when it begins for the second time."""
 
 EventOrError = Event | Exception
 """An event of an answer (Finished is the last one), or the error that ended it."""
@@ -54,15 +67,18 @@ _PHASES = {"encode": 1, "prefill": 0}
 class _Live:
     """An answer in progress.
 
+    restarted  it begins for the second time, in float32
     token    the input of its next decode step; None during its prefill
     picture  what identifies the picture's keys and values
     place    how far its prefill is
     """
 
     number: int
+    request: Request
     work: AnswerSteps[None]
     slot: CacheSlot
     cancel: Cancel
+    restarted: bool = False
     token: Token | None = None
     picture: str | None = None
     place: _Place = field(default_factory=lambda: _BEGINNING)
@@ -74,6 +90,8 @@ class Engine:
     slots      one for each conversation that may be in progress
     prefill_s  how long prefill runs before decode gets its turn
     clock      returns seconds; prefill and decode are measured with it
+    in_float32 replaces a model whose numbers are too large for float16, and returns the answers of
+               the new one; called at most once. None: there is no other one
     """
 
     def __init__(
@@ -82,11 +100,13 @@ class Engine:
         *,
         prefill_s: float = PREFILL_S,
         clock: Callable[[], float] = time.perf_counter,
+        in_float32: Callable[[], Answers] | None = None,
     ) -> None:
         self._answers = answers
+        self._in_float32 = in_float32
+        self._restarting: list[_Live] = []
         self.prefill_s, self.clock = prefill_s, clock
-        runtime = answers.runtime
-        self.slots = tuple(CacheSlot(runtime.new_cache()) for _ in range(runtime.plan.parallel))
+        self.slots = self._new_slots()
         self._live: dict[int, _Live] = {}
         self._started = 0
 
@@ -105,12 +125,12 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether any answer is in progress."""
-        return bool(self._live)
+        return bool(self._live or self._restarting)
 
     @property
     def full(self) -> bool:
         """Whether no other answer can start now."""
-        return len(self._live) == len(self.slots)
+        return len(self._live) + len(self._restarting) >= len(self.slots)
 
     def answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
         """Answer one question; the last event is Finished, also after a cancel.
@@ -124,7 +144,7 @@ class Engine:
             )
         self.begin(0, request, cancel)
         try:
-            while self._live:
+            while self._live or self._restarting:
                 for _, outcome in self.turn():
                     if isinstance(outcome, Exception):
                         raise outcome
@@ -142,6 +162,11 @@ class Engine:
             raise UsageError(
                 "The model is answering other questions.", hint="Wait, or cancel one of them."
             )
+        self._begin(number, request, cancel)
+
+    def _begin(
+        self, number: int, request: Request, cancel: Cancel, *, restarted: bool = False
+    ) -> None:
         prepared = self._answers.prepare(request)
         taken = [live.slot for live in self._live.values()]
         free = [slot for slot in self.slots if slot not in taken]
@@ -160,14 +185,25 @@ class Engine:
         # 2. The work is a generator: nothing runs before the first turn.
         work = self._answers.steps(prepared, slot, cancel)
         self._live[number] = _Live(
-            number=number, work=work, slot=slot, cancel=cancel, picture=prepared.picture_key
+            number=number,
+            request=request,
+            work=work,
+            slot=slot,
+            cancel=cancel,
+            restarted=restarted,
+            picture=prepared.picture_key,
         )
+
+    def _new_slots(self) -> tuple[CacheSlot, ...]:
+        runtime = self._answers.runtime
+        return tuple(CacheSlot(runtime.new_cache()) for _ in range(runtime.plan.parallel))
 
     def turn(self) -> Iterator[tuple[int, EventOrError]]:
         """Run prefill of one prompt for a while, then decode all answers for about as long.
 
         Yields (number, outcome). An answer ends with Finished or an exception.
         """
+        yield from self._restart()
         # 1. Prefill of the oldest prompt, for prefill_s or to its end.
         began = self.clock()
         yield from self._prefill(began + self.prefill_s)
@@ -185,6 +221,36 @@ class Engine:
         for live in self._live.values():
             live.work.close()
         self._live.clear()
+        self._restarting.clear()
+
+    def _restart(self) -> Iterator[tuple[int, EventOrError]]:
+        """Begin the answers again that float16 could not hold, as many as there are slots.
+
+        The model is replaced when no answer needs the old one any more.
+        """
+        if not self._restarting or (self._live and self._in_float32 is not None):
+            return
+        if self._in_float32 is not None:
+            replace, self._in_float32 = self._in_float32, None
+            for slot in self.slots:
+                slot.clear()
+            try:
+                self._answers = replace()
+            except Exception as error:  # noqa: BLE001 - passed on
+                waiting, self._restarting = self._restarting, []
+                self._in_float32 = replace
+                for live in waiting:
+                    yield live.number, error
+                return
+            self.slots = self._new_slots()
+        while self._restarting and len(self._live) < len(self.slots):
+            again = self._restarting.pop(0)
+            try:
+                self._begin(again.number, again.request, again.cancel, restarted=True)
+            except Exception as error:  # noqa: BLE001 - passed on
+                yield again.number, error
+            else:
+                yield again.number, Notice(text=TOO_LARGE_FOR_FLOAT16)
 
     def _prefill(self, until: float) -> Iterator[tuple[int, EventOrError]]:
         """Continue the oldest prompt; a cancelled one goes first, because it ends at once."""
@@ -272,7 +338,8 @@ class Engine:
         try:
             emitted = live.work.send(logits)
             while not isinstance(emitted, Token):
-                yield live.number, emitted
+                if not (live.restarted and isinstance(emitted, _ONCE)):
+                    yield live.number, emitted
                 emitted = next(live.work)
             live.token = emitted
         except StopIteration:
@@ -281,7 +348,16 @@ class Engine:
             yield from self._fail([live], error)
 
     def _fail(self, lives: Sequence[_Live], error: Exception) -> Iterator[tuple[int, EventOrError]]:
-        """End answers with an error; a lost GPU ends all of them."""
+        """End answers with an error; a lost GPU ends all of them.
+
+        What float16 could not hold is no error yet: the answer begins again in float32.
+        """
+        if isinstance(error, OverflowedError) and self._in_float32 is not None:
+            for live in lives:
+                del self._live[live.number]
+                live.work.close()
+                self._restarting.append(live)
+            return
         if isinstance(error, DEVICE_ERROR):
             lost = device_lost(error)
             lost.__cause__ = error

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
 from cogvlm2_lite.engine.model import Model
+from cogvlm2_lite.engine.overflow import check_finite
 from cogvlm2_lite.engine.replan import (
     DEVICE_ERROR,
     MAX_REPLANS_PER_ANSWER,
@@ -248,6 +249,7 @@ class TokenRows:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Return logits, [1, tokens, hidden] -> [tokens, vocab], a few positions at a time."""
+        check_finite(hidden, self._runtime.dtype)
         ends = [*range(0, hidden.shape[1], _LOGIT_ROWS), hidden.shape[1]]
         pieces = [
             self._run(

@@ -24,7 +24,14 @@ from cogvlm2_lite.errors import CogVLM2LiteError, DeviceError, EngineError
 from cogvlm2_lite.evaluate.answers import Answered, Key, SavedAnswers, query_hash
 from cogvlm2_lite.evaluate.items import Data, Item, picture_key, plain_rgb
 from cogvlm2_lite.evaluate.protocols import Query, query
-from cogvlm2_lite.events import Finished, ImageEncoded, Progress, PromptScored
+from cogvlm2_lite.events import (
+    TOO_LARGE_FOR_FLOAT16,
+    Finished,
+    ImageEncoded,
+    Notice,
+    Progress,
+    PromptScored,
+)
 from cogvlm2_lite.inputs.image import OpenedImage, open_image, opened_image
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import Outcome, WorkerEngine
@@ -109,7 +116,14 @@ class Resumed:
     """Questions are asked again after a pause."""
 
 
-AskEvent = Asked | Working | Paused | Resumed
+@dataclass(frozen=True, kw_only=True)
+class Noticed:
+    """A sentence about the model, for the user."""
+
+    text: str
+
+
+AskEvent = Asked | Working | Noticed | Paused | Resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +231,7 @@ def ask_all(
         if not control.paused:
             asking.start()
         for step in asking.results():
-            if isinstance(step, Working):
+            if isinstance(step, Working | Noticed):
                 yield step
                 continue
             question, answered = step
@@ -442,7 +456,7 @@ class _Asking:
         except CogVLM2LiteError as error:
             self._outcomes.put((number, error))
 
-    def results(self) -> Iterator[Working | _Done]:
+    def results(self) -> Iterator[Working | Noticed | _Done]:
         """Wait for outcomes if questions are in progress, and yield what is there."""
         while self._failed:
             self.left -= 1
@@ -469,6 +483,8 @@ class _Asking:
                         done=outcome.done,
                         total=outcome.total,
                     )
+                case Notice() if outcome.text == TOO_LARGE_FOR_FLOAT16:
+                    yield Noticed(text=outcome.text)
                 case ImageEncoded() if asked.finished is None:
                     asked.encode_s, asked.reused = outcome.seconds, outcome.reused
                 case PromptScored():

@@ -4715,12 +4715,24 @@
         <translation>--vram 没有作用：模型在 CPU 上运行，使用内存。</translation>
     </message>
     <message>
+        <source>the numbers of this model are too large for float16</source>
+        <translation>此模型的数值超出了 float16 的范围</translation>
+    </message>
+    <message>
         <source>{name} must have the shape of input_ids, {expected}, not {shape}.</source>
         <translation>{name} 的形状必须与 input_ids 相同，即 {expected}，而不是 {shape}。</translation>
     </message>
     <message>
         <source>No GPU is used: {why}.</source>
         <translation>没有使用 GPU：{why}。</translation>
+    </message>
+    <message>
+        <source>The numbers of this model are too large for float16.</source>
+        <translation>此模型的数值超出了 float16 的范围。</translation>
+    </message>
+    <message>
+        <source>Load the model in float32.</source>
+        <translation>请以 float32 加载模型。</translation>
     </message>
     <message>
         <source>The GPU stopped working during the computation: {why}.</source>
@@ -5641,6 +5653,10 @@
     <message>
         <source>Use --dtype float32.</source>
         <translation>请使用 --dtype float32。</translation>
+    </message>
+    <message>
+        <source>The numbers of this model are too large for float16, so it computes in float32 from now on. This is slower and needs more memory.</source>
+        <translation>此模型的数值超出了 float16 的范围，因此从现在起用 float32 计算。这会更慢，并需要更多内存。</translation>
     </message>
     <message>
         <source>{param} must be at least 0 and below 1, not {value}.</source>

@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 import httpx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cogvlm2_lite.backends import pinned
 from cogvlm2_lite.backends.registry import replaced
@@ -229,6 +230,46 @@ def test_bench_says_how_steps_were_launched(folder: str, tokens: str, steps: str
         )
     assert code == 0, err
     assert f"decode steps are {steps}" in " ".join(out.split())
+
+
+@pytest.fixture(scope="module")
+def too_large(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder one matrix of which gives numbers beyond float16."""
+    root = tmp_path_factory.mktemp("large")
+    folder = random_folder(root / "random", layers=1)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.vision.transformer.layers.0.mlp.fc2.weight"] *= 3e5
+    save_file(tensors, folder / "model.safetensors")
+    return str(folder)
+
+
+def test_every_command_reports_once_that_float16_is_too_small(
+    too_large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text_vqa(tmp_path, pictures=1, each=2)
+    for number in range(2):
+        picture(number).save(tmp_path / f"p{number}.png")
+    options = ("--device", "cuda", "--dtype", "float16", "--max-new-tokens", "2")
+    for words in (
+        ("ask", too_large, "p0.png", QUESTION, *options),
+        ("batch", too_large, ".", "--question", QUESTION, *options),
+        (
+            "evaluate",
+            too_large,
+            "textvqa",
+            "--data",
+            "TextVQA_VAL.tsv",
+            "--output",
+            "out",
+            *options,
+        ),
+    ):
+        with engine_in_this_process(), emulated_cuda():
+            code, _, err = run(*words)
+        assert code == 0, err
+        told = " ".join(err.split())
+        assert told.count("so it computes in float32 from now on") == 1, words[0]
 
 
 def test_plan_and_doctor_report_that_the_card_is_not_measured(folder: str) -> None:

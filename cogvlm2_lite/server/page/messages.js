@@ -568,6 +568,8 @@ export const CHINESE = {
     "请求中的数字 {value} 太大。",
   "The numbers in names such as {names} are ignored: each row counts once.":
     "{names} 等名称中的数字会被忽略：每一行只计一次。",
+  "The numbers of this model are too large for float16, so it computes in float32 from now on. This is slower and needs more memory.":
+    "此模型的数值超出了 float16 的范围，因此从现在起用 float32 计算。这会更慢，并需要更多内存。",
   "The picture can't be read: its decoder crashed.":
     "无法读取图片：解码程序崩溃了。",
   "The picture has a high dynamic range; its brightness is an approximation.":
@@ -1104,6 +1106,8 @@ export const CHINESE = {
     "GPU 不支持 bfloat16，因此用 float16",
   "the language experts":
     "语言专家",
+  "the numbers of this model are too large for float16":
+    "此模型的数值超出了 float16 的范围",
   "the projector":
     "投影层",
   "the vision experts":
