@@ -24,5 +24,6 @@ def check_finite(computed: Tensor, dtype: torch.dtype) -> None:
     """
     if dtype == torch.float16 and not bool(torch.isfinite(computed).all()):
         raise OverflowedError(
-            "The numbers of this model are too large for float16.", hint="Load the model in float32."
+            "The numbers of this model are too large for float16.",
+            hint="Load the model in float32.",
         )

@@ -252,6 +252,8 @@ export const CHINESE = {
     "请用 --adapter 文件夹 加载一个。",
   "Load one with from_pretrained(FOLDER).":
     "请用 from_pretrained(FOLDER) 加载。",
+  "Load the model in float32.":
+    "请以 float32 加载模型。",
   "Load the model with a longer context, or generate fewer tokens.":
     "请用更长的上下文加载模型，或少生成一些 token。",
   "Make a 4-bit folder once with `cogvlm2-lite quantize`, and load that folder.":
@@ -570,6 +572,8 @@ export const CHINESE = {
     "{names} 等名称中的数字会被忽略：每一行只计一次。",
   "The numbers of this model are too large for float16, so it computes in float32 from now on. This is slower and needs more memory.":
     "此模型的数值超出了 float16 的范围，因此从现在起用 float32 计算。这会更慢，并需要更多内存。",
+  "The numbers of this model are too large for float16.":
+    "此模型的数值超出了 float16 的范围。",
   "The picture can't be read: its decoder crashed.":
     "无法读取图片：解码程序崩溃了。",
   "The picture has a high dynamic range; its brightness is an approximation.":
