@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
@@ -37,6 +37,17 @@ class Outgoing:
         return self.tensor.numel() * self.dtype.itemsize
 
 
+@dataclass(eq=False)
+class HostCopy:
+    """The bytes of a unit in pinned memory, as they lie on the device.
+
+    chunks  [bytes] uint8 each; empty before the first upload, which fills them as far as the system
+            allows
+    """
+
+    chunks: list[Tensor] = field(default_factory=list)
+
+
 class Upload(Protocol):
     """Copies weights from host memory to a device; a context manager around one unit."""
 
@@ -51,11 +62,17 @@ class Upload(Protocol):
         """Wait until everything that was sent has arrived."""
         ...
 
-    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+    def send(
+        self,
+        pieces: Sequence[Outgoing],
+        room: Tensor | None = None,
+        kept: HostCopy | None = None,
+    ) -> list[Tensor]:
         """Return the copies of tensors on the device, or the tensors where no copy is needed.
 
         room  [bytes] uint8 of the device for all of them, one behind the other, each with
-              footprint.aligned(its bytes); None: new memory
+              device.aligned(its bytes); None: new memory
+        kept  where the bytes of these pieces are kept for the next time; None: nowhere
 
         The copies may not be finished when this returns.
         """

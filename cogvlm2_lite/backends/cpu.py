@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
-from cogvlm2_lite.backends.base import Backend, Outgoing, Upload
+from cogvlm2_lite.backends.base import Backend, HostCopy, Outgoing, Upload
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.text import Text
 
@@ -113,7 +113,12 @@ class _InPlace(Upload):
     ) -> None:
         return
 
-    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+    def send(
+        self,
+        pieces: Sequence[Outgoing],
+        room: Tensor | None = None,
+        kept: HostCopy | None = None,
+    ) -> list[Tensor]:
         return [piece.tensor.to(piece.dtype) for piece in pieces]
 
     def wait_for_computing(self) -> None:

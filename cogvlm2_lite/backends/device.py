@@ -9,6 +9,19 @@ ALIGNMENT = 256
 many bytes. Kernels read 16 bytes at a time; torch's own allocator aligns to 512."""
 
 
+PINNED_CHUNK = 32 << 20
+"""Bytes of pinned memory that are allocated at once, and copied to a GPU at once."""
+
+
+def pinned_bytes(nbytes: int) -> int:
+    """Return the pinned memory for a copy of `nbytes`: whole chunks, and a power of two.
+
+    torch rounds a pinned allocation up to a power of two.
+    """
+    whole, rest = divmod(nbytes, PINNED_CHUNK)
+    return whole * PINNED_CHUNK + (1 << (rest - 1).bit_length() if rest else 0)
+
+
 def aligned(nbytes: int) -> int:
     """Return the bytes that a tensor takes on a GPU, with those up to the next one."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT

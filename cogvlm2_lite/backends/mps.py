@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.backends.base import (
     Backend,
+    HostCopy,
     Outgoing,
     Upload,
     fallback_cautions,
@@ -178,7 +179,12 @@ class _Copies(Upload):
     ) -> None:
         return
 
-    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+    def send(
+        self,
+        pieces: Sequence[Outgoing],
+        room: Tensor | None = None,
+        kept: HostCopy | None = None,
+    ) -> list[Tensor]:
         return [piece.tensor.to(piece.dtype).to(self._device) for piece in pieces]
 
     def wait_for_computing(self) -> None:

@@ -5,6 +5,9 @@ file into a ring of two pinned buffers, and from there over the bus on a separat
 for each buffer, however many tensors it holds. The thread that uploads waits for its copies, so a
 unit is on the GPU when it was filled; the thread that computes waits only for the block that it
 needs next.
+
+Units that are streamed for every token have a copy in pinned memory instead, where RAM allows: to
+copy them from the mapped file first takes longer than the bus.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import Outgoing, Upload
-from cogvlm2_lite.backends.device import ALIGNMENT, aligned
+from cogvlm2_lite.backends.base import HostCopy, Outgoing, Upload
+from cogvlm2_lite.backends.device import ALIGNMENT, PINNED_CHUNK, aligned
 
-RING_BYTES = 32 << 20
+RING_BYTES = PINNED_CHUNK
 """Size of one pinned buffer: the CPU fills one while the other is copied over the bus."""
 
 _MEMORY_ALLOCATION = 2
@@ -71,15 +74,28 @@ class PinnedUpload(Upload):
         # Pinned memory may be there again at the next upload.
         self._ring = [buffer for buffer in self._ring if buffer.is_pinned]
 
-    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+    def send(
+        self,
+        pieces: Sequence[Outgoing],
+        room: Tensor | None = None,
+        kept: HostCopy | None = None,
+    ) -> list[Tensor]:
         """Return copies of CPU tensors on the GPU, in one range of memory; see Upload."""
         ends = list(accumulate(aligned(piece.nbytes) for piece in pieces))
         total = ends[-1] if ends else 0
         begins = [end - aligned(piece.nbytes) for end, piece in zip(ends, pieces, strict=True)]
         if room is None:
             room = torch.empty(total, dtype=torch.uint8, device=self._device)
-        for begin in range(0, total, RING_BYTES):
+        for number, begin in enumerate(range(0, total, RING_BYTES)):
             end = min(begin + RING_BYTES, total)
+            if kept is not None and number == len(kept.chunks):
+                memory, is_pinned = pinned_or_ordinary(end - begin)
+                if is_pinned:
+                    _pack(memory, pieces, begins, begin, end)
+                    kept.chunks.append(memory)
+            if kept is not None and number < len(kept.chunks):
+                room[begin:end].copy_(kept.chunks[number], non_blocking=True)
+                continue
             buffer = self._next_buffer()
             _pack(buffer.memory, pieces, begins, begin, end)
             room[begin:end].copy_(buffer.memory[: end - begin], non_blocking=True)

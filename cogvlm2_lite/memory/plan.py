@@ -22,6 +22,7 @@ from enum import Enum
 from functools import cached_property
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
+from cogvlm2_lite.backends.device import pinned_bytes
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.inventory import (
     Unit,
@@ -162,6 +163,18 @@ class DevicePlan:
     def always_keys(self) -> frozenset[UnitKey]:
         """Units that stay in memory through all phases."""
         return frozenset[UnitKey].intersection(*(phase.resident_keys for phase in self.phases))
+
+    @property
+    def pinned(self) -> tuple[Unit, ...]:
+        """Units with a copy in pinned RAM: those that are streamed for each token.
+
+        At most half of the RAM for weights is pinned, because the system can't use it for anything
+        else. The first units in the order of use have copies.
+        """
+        room = self.budget.host_bytes // 2
+        streamed = (u for p in self.phases if p.phase is Phase.DECODE for u in p.streamed)
+        sums = ((unit, room := room - pinned_bytes(unit.nbytes)) for unit in streamed)
+        return tuple(unit for unit, left in sums if left >= 0)
 
     @property
     def moving(self) -> tuple[Unit, ...]:
@@ -727,7 +740,9 @@ def _picture_cache_bytes(
         left = devices[0].budget.device_bytes - devices[0].peak_bytes
     else:
         left = sum(
-            device.budget.host_bytes - sum(unit.nbytes for unit in device.moving)
+            device.budget.host_bytes
+            - sum(unit.nbytes for unit in device.moving)
+            - sum(pinned_bytes(unit.nbytes) - unit.nbytes for unit in device.pinned)
             for device in devices
         ) - sum(on_host.values())
         left -= waiting

@@ -21,6 +21,7 @@ from itertools import groupby
 from typing import Protocol, TypeVar
 
 from cogvlm2_lite.architectures.architecture import Part, Phase
+from cogvlm2_lite.backends.base import HostCopy
 from cogvlm2_lite.errors import EngineError
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import Unit, UnitKey, in_use_order, step_of
@@ -49,10 +50,13 @@ class Loader(Protocol):
         """Replace the slab by one of another size; 0: release it. All slots must be empty."""
         ...
 
-    def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+    def fill_unit(
+        self, slots: Sequence[WeightSlot], begin: int | None, kept: HostCopy | None = None
+    ) -> int:
         """Load a unit into its slots; return the bytes it takes.
 
         begin  the first byte of its place in the slab; None: it gets memory of its own
+        kept   where its bytes are kept for the next time; None: nowhere
         """
         ...
 
@@ -106,6 +110,7 @@ class Residency:
         self._keys = keys
         self._slabs: list[Slab | None] = [None for _ in loaders]
         self._reserved = [0 for _ in loaders]
+        self._host_copies: dict[UnitKey, HostCopy] = {}
         self._slots: dict[UnitKey, list[WeightSlot]] = {}
         for piece in pieces:
             for slot in piece.slots():
@@ -154,6 +159,10 @@ class Residency:
         self._following: dict[bool, dict[UnitKey, Keys]] = {False: {}, True: {}}
         self._streamed: set[UnitKey] = set()
         self._needs: frozenset[UnitKey] = frozenset()
+        before, self._host_copies = self._host_copies, {}
+        for device in plan.devices:
+            for unit in device.pinned:
+                self._host_copies[unit.key] = before.get(unit.key) or HostCopy()
         # 4. Release units that no phase keeps, and the content of stream buffers.
         self._drop(self._in_buffers())
         resident = (p.resident_keys for plans in self._phases.values() for p in plans)
@@ -279,6 +288,7 @@ class Residency:
         self._drop(list(self.loaded))
         for index in range(len(self._loaders)):
             self._release_slab(index)
+        self._host_copies = {key: HostCopy() for key in self._host_copies}
 
     @property
     def is_ready(self) -> bool:
@@ -389,7 +399,9 @@ class Residency:
             if device is not None:  # accounted for before the allocation, as the slab is
                 self.arenas[device].take(size)
         try:
-            filled = self._loaders[device or 0].fill_unit(self._slots[key], begin)
+            filled = self._loaders[device or 0].fill_unit(
+                self._slots[key], begin, self._host_copies.get(key)
+            )
         except BaseException:
             self._clear(key, size)
             raise

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import Outgoing
+from cogvlm2_lite.backends.base import HostCopy, Outgoing
 from cogvlm2_lite.backends.device import aligned
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.adapter import Adapter, Pair
@@ -94,10 +94,13 @@ class WeightLoader:
         """Load one weight into memory of its own; see fill_unit."""
         return self.fill_unit([slot], None)
 
-    def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+    def fill_unit(
+        self, slots: Sequence[WeightSlot], begin: int | None, kept: HostCopy | None = None
+    ) -> int:
         """Load weights into slots; return their bytes, mapped file pages included.
 
         begin  the first byte of their place in the slab; None: they get memory of their own
+        kept   where their bytes are kept for the next time; None: nowhere
 
         The number is that of footprint.held_bytes, and what adapters add. On the CPU a matrix that
         is stored in the compute dtype stays a view of its file. The inv_freq vectors and the
@@ -116,7 +119,7 @@ class WeightLoader:
             if begin is not None:
                 assert self._slab is not None, "the slab was not reserved"
                 room = self._slab[begin : begin + sum(aligned(p.nbytes) for p in outgoing)]
-            for each, copy in zip(sending, self._upload.send(outgoing, room), strict=True):
+            for each, copy in zip(sending, self._upload.send(outgoing, room, kept), strict=True):
                 each.target[each.role] = copy
             held = sum(self._place(weight) for weight in filling)
         if self.on_gpu:

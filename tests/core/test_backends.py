@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import CaptureGraph, Graph, Outgoing, Upload
+from cogvlm2_lite.backends.base import CaptureGraph, Graph, HostCopy, Outgoing, Upload
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import accelerators, backend_of, backends, replaced
@@ -60,7 +60,12 @@ class WatchedUpload(Upload):
     def __exit__(self, *error: object) -> None:
         return
 
-    def send(self, pieces: Sequence[Outgoing], room: Tensor | None = None) -> list[Tensor]:
+    def send(
+        self,
+        pieces: Sequence[Outgoing],
+        room: Tensor | None = None,
+        kept: HostCopy | None = None,
+    ) -> list[Tensor]:
         self._watched.sent += len(pieces)
         self._watched.threads.add(threading.current_thread().name)
         return [piece.tensor.clone().to(piece.dtype) for piece in pieces]

@@ -289,7 +289,7 @@ def test_weights_of_another_size_than_planned_are_refused(folders: dict[str, Pat
         def reserve(self, nbytes: int) -> None:
             pass
 
-        def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+        def fill_unit(self, slots: Sequence[WeightSlot], *place: object) -> int:
             return 1
 
         def clear(self, slots: Sequence[WeightSlot]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Phase
+from cogvlm2_lite.backends.device import pinned_bytes
 from cogvlm2_lite.errors import DoesNotFitError
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized, step_of
 from cogvlm2_lite.memory.plan import (
@@ -20,7 +21,7 @@ from cogvlm2_lite.memory.plan import (
     plan_memory,
 )
 from cogvlm2_lite.memory.slab import Slab, lay_out
-from cogvlm2_lite.units import GIB
+from cogvlm2_lite.units import GIB, MIB
 from tests.helpers.plan_cases import models, workloads
 from tests.helpers.shapes import REAL
 
@@ -106,3 +107,24 @@ def test_a_buffer_is_free_again_when_its_last_unit_is_released() -> None:
     slab.release(pairs[0][1])
     assert [slab.take(key) for key in pairs[2]] == first
     assert [slab.take(key) for key in pairs[1]] == second
+
+
+def test_at_most_half_of_the_ram_for_weights_is_pinned() -> None:
+    def pinned(host_gib: float) -> tuple[int, int]:
+        budget = DeviceBudget(
+            device="cuda:0",
+            device_bytes=4 * GIB - RESERVE_BYTES,
+            host_bytes=int(host_gib * GIB),
+        )
+        sizes = sizes_of_quantized(REAL, on_gpu=True)
+        (device,) = plan_memory(REAL, sizes, [budget], Workload(context=8192)).devices
+        streamed = device.phase(Phase.DECODE).streamed
+        assert set(device.pinned) <= set(streamed)
+        return sum(pinned_bytes(unit.nbytes) for unit in device.pinned), len(streamed)
+
+    taken, streamed = pinned(32)
+    assert taken >= streamed * 100 * MIB
+    assert 0 < pinned(2)[0] <= GIB < taken
+    assert pinned(0.1)[0] == 0
+    assert pinned_bytes(107 * MIB) == 112 * MIB
+    assert real(8).pinned == ()

@@ -182,7 +182,7 @@ class _CountingLoader:
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes, self.fills = sizes, Counter[str]()
 
-    def fill_unit(self, slots: Sequence[WeightSlot], begin: int | None) -> int:
+    def fill_unit(self, slots: Sequence[WeightSlot], *place: object) -> int:
         return sum(map(self.fill, slots))
 
     def reserve(self, nbytes: int) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from cogvlm2_lite.architectures.architecture import Phase
 from cogvlm2_lite.backends import pinned
+from cogvlm2_lite.backends.base import HostCopy
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.events import Finished, Replanned
 from cogvlm2_lite.memory import work
@@ -47,10 +48,14 @@ class Uploads:
         self.allocations: list[int] = []
 
     def fill_unit(
-        self, loader: WeightLoader, slots: Sequence[WeightSlot], begin: int | None
+        self,
+        loader: WeightLoader,
+        slots: Sequence[WeightSlot],
+        begin: int | None,
+        kept: HostCopy | None = None,
     ) -> int:
         copies, allocations = self._machine.launches["copy to device"], self._machine.allocations
-        filled = self._fill(loader, slots, begin)
+        filled = self._fill(loader, slots, begin, kept)
         if begin is not None:
             self.copies.append((self._machine.launches["copy to device"] - copies, filled))
             self.allocations.append(self._machine.allocations - allocations)
@@ -179,3 +184,30 @@ def test_without_pinned_memory_the_answer_is_the_same_and_nothing_is_planned_aga
         assert text(model) == known.texts[0]
         loader = model.runtime.residency._loaders[0]
         assert all(buffer.is_pinned for buffer in loader._upload._ring)  # type: ignore[attr-defined]
+
+
+def test_what_every_token_streams_is_read_from_the_files_once(known: Known) -> None:
+    packed: list[int] = []
+    pack = pinned._pack
+
+    def counted(buffer: torch.Tensor, *rest: Any) -> None:
+        packed.append(buffer.numel())
+        pack(buffer, *rest)
+
+    with emulated_cuda(order=Order.LATE), patch.object(pinned, "_pack", counted):
+        model = opened(known.folder, known.budget(0))
+        (device,) = model.plan.devices
+        assert set(device.pinned) == set(device.phase(Phase.DECODE).streamed)
+        assert text(model) == known.texts[0]
+        residency, blocks = model.runtime.residency, model.runtime.parts.decoder.blocks
+        packed.clear()
+        streamed = residency.streamed_bytes
+        for _ in range(2):
+            with residency.phase(Phase.DECODE):
+                for _ in residency.walk(blocks):
+                    pass
+        assert residency.streamed_bytes > streamed
+        assert packed == []
+        residency.release()
+        assert text(model) == known.texts[0]
+        assert packed
