@@ -40,7 +40,8 @@ def grouped_attention(
         return single(grouped.squeeze(3), k, v, mask).reshape(batch, 1, heads * head_dim)
     if joint and batch == 1:
         # 3. Prefill in one call: the members of a group take the place of sequences, which read the
-        #    same keys. torch's enable_gqa would copy them for each member where there is a mask.
+        #    same keys. torch's enable_gqa would do, too, but not in the memory-efficient kernel on
+        #    AMD's GPUs (sdp_utils.cpp).
         members = grouped[0].transpose(0, 1)
         keys, values = (each.expand(members.shape[0], -1, -1, -1) for each in (k, v))
         out = F.scaled_dot_product_attention(members, keys, values, mask, is_causal=causal)
