@@ -49,7 +49,7 @@ NEVER = (
     "Install it with: pip install",  # of answers with a schema
     "--measure measures", "Add --device cpu, or leave --measure", "The known cards are",
     "--lm-head works only", "--offload is never", "Leave --offload at auto",
-    "Memory suffices for", "Use a larger budget, or make lm_head smaller",
+    "Memory suffices for", "Use a larger budget, or let it choose",
     "Use at least {least}; 64 is a good number", "Add --calibrate built-in or", "--keep {pattern}",
     "Use --dtype float16 or",
     "Unknown command", "Leave --score-only out", "--held-out must be a share",
