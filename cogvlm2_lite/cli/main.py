@@ -27,6 +27,9 @@ FAULT = 70
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk that is full or read-only, which no code of ours can cause."""
 
+_MISSING = "is not currently implemented for the"
+"""torch's words for an operation that a kind of GPU can't compute."""
+
 _HELP, _VERSION = ("-h", "--help", "help"), ("-V", "--version")
 
 
@@ -168,6 +171,13 @@ def main(argv: Sequence[str] | None = None, *, commands: Sequence[Command] = COM
             console.error(
                 f"{error.filename or 'A file'} can't be written: {error.strerror}.",
                 "Free some space, or use another disk. Then run the same command again.",
+            )
+            return 1
+        if isinstance(error, NotImplementedError) and _MISSING in str(error):
+            first = str(error).partition(". ")[0].rstrip(".")
+            console.error(
+                f"The GPU can't compute this model: {first}.",
+                "Use --device cpu, or another version of torch.",
             )
             return 1
         with suppress(OSError):

@@ -299,6 +299,10 @@ class Machine:
                 limit = self.limits[device]
                 room = room if limit is None else min(room, limit)
                 if held > room or self.allocations == self.fail_at:
+                    if self.kind == "mps":  # its allocator has no type of error for this
+                        raise RuntimeError(
+                            f"MPS backend out of memory (MPS allocated: {self.held[device]} bytes)."
+                        )
                     raise torch.OutOfMemoryError(
                         f"CUDA out of memory. Tried to allocate {nbytes} bytes (emulated)"
                     )

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.cli.main import main
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import Model, load, open_model
 from cogvlm2_lite.errors import DeviceError
-from cogvlm2_lite.events import Finished
+from cogvlm2_lite.events import Finished, Replanned
 from cogvlm2_lite.memory import work
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.memory.residency import Residency
@@ -115,3 +116,38 @@ def test_a_user_is_warned_of_a_gpu_that_nobody_has_tried(
     assert slow.startswith(f"PYTORCH_ENABLE_{kind.upper()}_FALLBACK is set, so torch computes on")
     with emulated_cuda():
         assert load(folder, device="cuda").warnings == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_that_ran_out_is_a_new_plan(folder: Path, kind: str) -> None:
+    """Also on Apple's GPU, where it is an error without a type of its own."""
+    with emulated_cuda(kind=kind) as machine:
+        model = opened(folder, kind)
+        expected, before = text(model), machine.allocations
+        model = opened(folder, kind)
+        machine.fail_at = machine.allocations + (before // 2)
+        sampling = Sampling(max_new_tokens=4, repetition_guard=False)
+        events = list(model.answer("What?", picture(1), sampling=sampling))
+        assert machine.allocations > machine.fail_at
+    assert any(isinstance(event, Replanned) for event in events)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].text == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command_names_an_operation_that_the_gpu_lacks(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacks(argv: object) -> int:
+        raise NotImplementedError(
+            f"The operator 'aten::x' is not currently implemented for the {kind.upper()} device. "
+            "If you want this op to be considered, ..."
+        )
+
+    monkeypatch.setattr("cogvlm2_lite.cli.main.load_command", lambda name, commands: lacks)
+    assert main(["compare"]) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert err == (
+        "Error: The GPU can't compute this model: The operator 'aten::x' is not currently "
+        f"implemented for the {kind.upper()} device. Use --device cpu, or another version of torch."
+    )
