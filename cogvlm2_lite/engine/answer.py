@@ -325,7 +325,10 @@ class Answers:
         parts = list(split_prompt(prompt, reused))
         for number, (start, end) in enumerate(parts):
             chunk = make_chunk(prompt, start, end)
-            seen = features if chunk.has_image else None
+            # Nothing of an earlier chunk may be alive: the plan has no room for it.
+            hidden, seen = None, None
+            if chunk.has_image:
+                seen, features = features, None
             prefill = partial(self.runtime.prefill, chunk, seen, slot.cache, cancel, adapter)
             hidden = yield from self._with_replanning(
                 partial(_one_of, prefill, number, len(parts)), slot
@@ -339,7 +342,11 @@ class Answers:
         assert hidden is not None
         if scores:
             yield self._prompt_scored(prepared, tuple(scored))
-        last = partial(self.runtime.compute_logits, hidden[:, -1:])
+        # A copy of the last row: the view would keep the rows of the whole chunk in memory.
+        copy = partial(hidden[:, -1:].clone)
+        row = yield from self._with_replanning(partial(_at_once, copy), slot)
+        del hidden, copy
+        last = partial(self.runtime.compute_logits, row)
         logits = yield from self._with_replanning(partial(_at_once, last), slot)
         # What overflowed in an earlier chunk is in the keys and values that these logits have seen.
         check_finite(logits, self.runtime.dtype)

@@ -223,7 +223,10 @@ class TokenRows:
         logits, hidden = [], None
         for start, end in split_prompt(prompt, reused):
             chunk = make_chunk(prompt, start, end)
-            seen = features if chunk.has_image else None
+            # Nothing of an earlier chunk may be alive: the plan has no room for it.
+            hidden, seen = None, None
+            if chunk.has_image:
+                seen, features = features, None
             work = partial(runtime.prefill, chunk, seen, row.cache, Cancel(), row.adapter)
             hidden = self._run(work)
             if picture and chunk.has_image:

@@ -67,6 +67,7 @@ class Usage:
     """What a phase needed.
 
     requested      peak bytes of tensors, each rounded up to 512
+    by_label       the same by what they are for; their peaks need not be at the same time
     allocated      the same with the workspaces of libraries
     reserved       peak bytes that the driver has given
     driver_calls   how often memory was requested from the driver and returned to it
@@ -78,6 +79,7 @@ class Usage:
     reserved: int = 0
     driver_calls: int = 0
     flushes: int = 0
+    by_label: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,7 +105,7 @@ class CachingAllocator:
 
     def allocate(self, nbytes: int, stream: int = 0, pool: int = 0) -> Block:
         """Return a block. Raises OutOfDeviceMemoryError."""
-        size = max(_GRANULE, -(-nbytes // _GRANULE) * _GRANULE)
+        size = rounded(nbytes)
         key = (stream, size <= _SMALL_SIZE, pool)
         block = self._take_free(key, size) or self._request(key, size)
         self._split(block, size)
@@ -265,37 +267,54 @@ class CachingAllocator:
 def replay(events: Iterable[Event], allocator: CachingAllocator) -> dict[str, Usage]:
     """Make the allocations of a trace; return what each phase needed, in order.
 
+    A phase is one that the trace began, and in it those of the plan, as "name: phase of the plan".
+
     Raises OutOfDeviceMemoryError.
     """
     phases: dict[str, Usage] = {}
     usage = phases.setdefault("", Usage())
-    blocks: dict[int, tuple[Block, bool]] = {}
-    requested = 0
-
-    def look() -> None:
-        usage.requested = max(usage.requested, requested)
-        usage.allocated = max(usage.allocated, allocator.allocated)
-        usage.reserved = max(usage.reserved, allocator.reserved)
-
+    blocks: dict[int, tuple[Block, Event]] = {}
+    held: dict[str, int] = {}
+    requested, name = 0, ""
     for event in events:
         calls, flushes = allocator.driver_calls, allocator.flushes
         if event.kind is Kind.PHASE:
-            usage = phases.setdefault(event.phase, Usage())
+            name = event.phase
+            usage = _begin(phases, name, held)
+        elif event.kind is Kind.PLAN:
+            usage = _begin(phases, f"{name}: {event.phase}", held)
         elif event.kind is Kind.ALLOCATE:
             block = allocator.allocate(event.nbytes, event.stream, event.pool)
-            blocks[event.number] = (block, event.library)
+            blocks[event.number] = (block, event)
             if not event.library:
-                requested += -(-event.nbytes // _GRANULE) * _GRANULE
+                requested += rounded(event.nbytes)
+                now = held.get(event.label, 0) + rounded(event.nbytes)
+                held[event.label] = now
+                usage.by_label[event.label] = max(usage.by_label.get(event.label, 0), now)
         elif event.kind is Kind.FREE:
-            block, library = blocks.pop(event.number)
-            if not library:
-                requested -= -(-event.nbytes // _GRANULE) * _GRANULE
+            block, begun = blocks.pop(event.number)
+            if not begun.library:
+                requested -= rounded(begun.nbytes)
+                held[begun.label] -= rounded(begun.nbytes)
             allocator.free(block)
         elif event.kind is Kind.DROP_POOL:
             allocator.drop_pool(event.number)
-        else:
+        elif event.kind is Kind.EMPTY_CACHE:
             allocator.empty_cache()
-        look()
+        usage.requested = max(usage.requested, requested)
+        usage.allocated = max(usage.allocated, allocator.allocated)
+        usage.reserved = max(usage.reserved, allocator.reserved)
         usage.driver_calls += allocator.driver_calls - calls
         usage.flushes += allocator.flushes - flushes
     return phases
+
+
+def _begin(phases: dict[str, Usage], name: str, held: dict[str, int]) -> Usage:
+    if name not in phases:
+        phases[name] = Usage(by_label=dict(held))
+    return phases[name]
+
+
+def rounded(nbytes: int) -> int:
+    """Return the bytes of an allocation, rounded up as the allocator does."""
+    return max(_GRANULE, -(-nbytes // _GRANULE) * _GRANULE)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from cogvlm2_lite.architectures.architecture import Role
+from cogvlm2_lite.architectures.architecture import Phase, Role
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.bench.synthetic import released_config, synthetic_catalog
 from cogvlm2_lite.demo.shipped import checkpoint_folder
@@ -20,9 +21,10 @@ from cogvlm2_lite.engine.choose import TokenChooser
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run
-from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.events import Cancel, Finished
 from cogvlm2_lite.memory import residency
 from cogvlm2_lite.memory.budget import Allowance, gpu_budgets
+from cogvlm2_lite.memory.residency import HasSlots, Residency
 from cogvlm2_lite.memory.work import PREFILL_CHUNK
 from cogvlm2_lite.model import token_attention
 from cogvlm2_lite.model.kv_cache import KVCache
@@ -32,10 +34,21 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.kernels import choice
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, dynamic_map
+from cogvlm2_lite.weights.kernels.scratch import Scratch
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Machine
+from tests.emulated_cuda.trace import Event, Kind, Trace
 
 HOST_BYTES = 64 << 30
+_LABELS: tuple[tuple[Any, str, str], ...] = (
+    (Residency, "follow", "weights"),
+    (Residency, "_fill", "weights"),
+    (Scratch, "take", ""),
+    (KVCache, "__init__", "cache"),
+    (KVCache, "reserve", "cache"),
+)
+"""Methods, and what the memory is for that they allocate."""
+
 _TYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "U8": torch.uint8, "I8": torch.int8}
 
 
@@ -125,6 +138,51 @@ class Session:
                 trace.begin(f"{name}{'first step' if step == 0 else 'decode'}")
             chooser.choose(runtime.decode_one_token(40, cache.length, cache))
 
+    def ask(self, name: str, tokens: int, *, picture: int | None = None, answer: int = 3) -> None:
+        """Ask as the product does, with a text of this many tokens, and a picture by its number.
+
+        The phase that begins in the trace has the name.
+        """
+        image = None if picture is None else Image.new("RGB", (64, 64), (picture, 0, 0))
+        settings = Sampling(max_new_tokens=answer, repetition_guard=False)
+        self.machine.trace.begin(name)
+        *_, last = self.model.answer(self.words(tokens), image, sampling=settings, template="base")
+        assert isinstance(last, Finished)
+        # Every token of an answer is 0, a stand-in.
+        assert last.completion_tokens == answer, last
+        assert last.prompt_tokens - last.image_tokens == tokens, last
+
+    def words(self, tokens: int) -> str:
+        """Return a question that makes the text of a prompt have this many tokens."""
+        return " a" * (tokens - 1)
+
+    def repeat(self, recorded: Sequence[Event]) -> None:
+        """Repeat the computations of another session: their allocations, with our own weights.
+
+        What is computed depends on no budget, only when which weights are loaded does. So the
+        product's residency goes through the same steps here, and between them the allocations of
+        the other session are made again.
+        """
+        runtime, trace = self.model.runtime, self.machine.trace
+        pieces, repeated = runtime.parts.pieces, set[int]()
+        first = next(i for i, event in enumerate(recorded) if event.kind is Kind.PHASE)
+        with ExitStack() as current:
+            for event in recorded[first:]:  # before it, the other session was opened
+                if event.kind is Kind.STEP:
+                    current.close()
+                    current.enter_context(
+                        runtime.residency.at(Phase(event.phase), pieces[event.number])
+                    )
+                elif event.kind is Kind.PLAN:
+                    current.close()
+                    current.enter_context(runtime.residency.phase(Phase(event.phase)))
+                elif event.kind is Kind.ALLOCATE:
+                    if event.label != "weights":
+                        repeated.add(event.number)
+                        trace.repeat(event)
+                elif event.kind is not Kind.FREE or event.number in repeated:
+                    trace.repeat(event)
+
     def _chooser(self) -> TokenChooser:
         return TokenChooser(Sampling(), [1, 2, 3], self.model.compute.device)
 
@@ -159,6 +217,44 @@ def _text_chunk(tokens: int, start: int) -> Chunk:
     )
 
 
+def _labelling(trace: Trace, label: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose allocations have a label in the trace."""
+
+    def labelled(*args: Any, **kwargs: Any) -> Any:
+        with trace.labelled(label):
+            return work(*args, **kwargs)
+
+    return labelled
+
+
+def _marking(trace: Trace, pieces: Sequence[HasSlots]) -> Callable[..., Iterator[Any]]:
+    """Return Residency.walk with a mark in the trace where each piece has its weights."""
+    walk = Residency.walk
+    numbers = {id(piece): number for number, piece in enumerate(pieces)}
+
+    def marked(self: Residency, chosen: Sequence[Any], *, backward: bool = False) -> Iterator[Any]:
+        for piece in walk(self, chosen, backward=backward):
+            phase = self.current_phase
+            assert phase is not None
+            trace.step(phase.value, numbers[id(piece)])
+            yield piece
+
+    return marked
+
+
+def _announcing(trace: Trace) -> Callable[..., Any]:
+    """Return Residency.phase with a mark in the trace where a phase begins."""
+    enter = Residency.phase
+
+    @contextmanager
+    def announced(self: Residency, phase: Phase) -> Iterator[None]:
+        with enter(self, phase):
+            trace.plan(phase.value)
+            yield
+
+    return announced
+
+
 @contextmanager
 def session(
     vram_gib: float, *, graphs: bool = True, dtype: str = "auto", **options: Any
@@ -178,7 +274,11 @@ def session(
         patch.object(choice, "rows_together", lambda *_: 3),
         emulated_cuda(shapes_only=True, total_bytes=total) as machine,
         torch.no_grad(),
+        ExitStack() as stack,
     ):
+        for owner, name, label in _LABELS:
+            work = _labelling(machine.trace, label, getattr(owner, name))
+            stack.enter_context(patch.object(owner, name, work))
         gpu = Gpu(kind="cuda", index=0, name="Emulated GPU", free_bytes=total, total_bytes=total)
         model = open_model(
             checkpoint_folder(),
@@ -190,4 +290,7 @@ def session(
         if not graphs:
             assert model.runtime.graphs is not None
             model.runtime.graphs.trouble = "not wanted in this test"
+        marked = _marking(machine.trace, model.runtime.parts.pieces)
+        stack.enter_context(patch.object(Residency, "walk", marked))
+        stack.enter_context(patch.object(Residency, "phase", _announcing(machine.trace)))
         yield Session(machine, model)

@@ -7,9 +7,12 @@ in kernels.py. On a fast GPU a decode step is bound by the number of its kernels
 from __future__ import annotations
 
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import pytest
+from torch import Tensor
 
+from cogvlm2_lite.model.decoder import DecoderBlock, Step
 from tests.emulated_cuda.model_19b import session
 from tests.emulated_cuda.trace import Trace
 
@@ -91,3 +94,17 @@ def test_all_weights_need_as_many_copies_as_is_known(trace: Trace) -> None:
 def test_questions_without_a_new_picture_load_nothing(trace: Trace) -> None:
     for phase in GOLDEN:
         assert not trace.uploads[phase].copies
+
+
+def test_an_extra_kernel_in_each_layer_is_seen() -> None:
+    attend = DecoderBlock.attend
+
+    def slower(self: DecoderBlock, qkv: Tensor, step: Step) -> Tensor:
+        return attend(self, qkv, step) * 1
+
+    with patch.object(DecoderBlock, "attend", slower), session(24, graphs=False) as asked:
+        cache = asked.model.runtime.new_cache()
+        asked.text(cache, 10)
+        asked.decode(cache, 2)
+        found = counted(asked.machine.trace, "decode")
+    assert found.kernels == GOLDEN["decode"].kernels + 32

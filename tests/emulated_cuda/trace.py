@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 WORKSPACE_BYTES = (2 * 4096 + 8 * 16) << 10
@@ -21,13 +21,15 @@ class Kind(Enum):
     DROP_POOL = "drop pool"  # a graph is gone: nothing allocates in its private pool any more
     EMPTY_CACHE = "empty cache"
     PHASE = "phase"  # another phase begins
+    PLAN = "plan"  # another phase of the plan begins, and what it does not keep is released
+    STEP = "step"  # the weights of a piece of the model are there, and its computation begins
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One entry of a trace.
 
-    number  of the allocation, or of the private pool
+    number  of the allocation, of the private pool, or of the piece
     nbytes  requested, without rounding
     stream  number of the stream that was current
     pool    private pool of the graph that is being captured; 0: the common pools
@@ -42,6 +44,7 @@ class Event:
     pool: int = 0
     phase: str = ""
     library: bool = False
+    label: str = ""
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Trace:
         self.phases: dict[str, Work] = {"": Work()}
         self.uploads: dict[str, Work] = {"": Work()}
         self._phase = ""
+        self._label = self._planned = ""
         self._pool = threading.local()
         self._count = 0
         self._workspaces: set[tuple[int, int]] = set()
@@ -102,10 +106,41 @@ class Trace:
             number, pool = self._count, self._current_pool
             self.events.append(
                 Event(
-                    Kind.ALLOCATE, number, nbytes=nbytes, stream=stream, pool=pool, library=library
+                    Kind.ALLOCATE,
+                    number,
+                    nbytes=nbytes,
+                    stream=stream,
+                    pool=pool,
+                    library=library,
+                    label="" if library else self._label,
                 )
             )
             return number
+
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[None]:
+        """Give a label to what is allocated in the body; the innermost one counts."""
+        before, self._label = self._label, label
+        try:
+            yield
+        finally:
+            self._label = before
+
+    def plan(self, phase: str) -> None:
+        """Record that a phase of the plan begins, unless it is the current one."""
+        if phase != self._planned:
+            self._planned = phase
+            self.events.append(Event(Kind.PLAN, phase=phase))
+
+    def step(self, phase: str, piece: int) -> None:
+        """Record that the weights of a piece are there."""
+        self.events.append(Event(Kind.STEP, piece, phase=phase))
+
+    def repeat(self, event: Event) -> None:
+        """Repeat an event of another trace that is no weight's."""
+        if event.kind in (Kind.ALLOCATE, Kind.FREE):
+            event = replace(event, number=-event.number)
+        self.events.append(event)
 
     def free(self, number: int, nbytes: int) -> None:
         """Record that an allocation was freed."""
