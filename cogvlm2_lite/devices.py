@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvlm2_lite.backends.base import Backend
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 AUTO = "auto"
+_NVIDIA_ON_LINUX = Path("/proc/driver/nvidia/version")
+_ALLOCATOR_OPTIONS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Names of the variable; torch reads the first that is set."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -75,10 +79,25 @@ def prepare_threads() -> None:
 
     On a busy desktop, spinning threads reduced tokens/s by a factor of four (measured with 2
     threads). This works only before torch is imported. Values set by the user are kept.
+
+    It also lets torch's allocator for GPUs grow its segments: see _prepare_allocator.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("OMP_NUM_THREADS", str(thread_count()))
+        _prepare_allocator()
+
+
+def _prepare_allocator() -> None:
+    """Let torch's allocator use expandable segments, unless the user has set its options.
+
+    With segments of fixed sizes, the activations of long texts leave up to half a GiB reserved and
+    unused (tests/emulated_cuda has a model of the allocator). On Windows and ROCm torch has no
+    expandable segments, and NVIDIA's driver for WSL fails with them on some cards (pytorch issue
+    192330). Neither of them has this file.
+    """
+    if _NVIDIA_ON_LINUX.exists() and not any(name in os.environ for name in _ALLOCATOR_OPTIONS):
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def thread_count() -> int:

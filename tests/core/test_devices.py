@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
+from cogvlm2_lite import devices
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.registry import backend_of, replaced
 from cogvlm2_lite.devices import choose_compute, parse_device, prepare_threads, thread_count
@@ -19,12 +21,13 @@ from cogvlm2_lite.units import GIB
 from tests.helpers.fake_backends import FakeCuda, gpu
 
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A process that has not imported torch and whose user has set nothing."""
-    for name in VARIABLES:
+    for name in (*VARIABLES, *ALLOCATOR):
         monkeypatch.setenv(name, "")  # so that it is put back whatever happens
         monkeypatch.delenv(name)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -49,6 +52,31 @@ def test_after_torch_is_imported_nothing_is_pretended(fresh: pytest.MonkeyPatch)
     fresh.setitem(sys.modules, "torch", sys)
     prepare_threads()
     assert not set(VARIABLES) & set(os.environ)
+
+
+def allocator_options() -> dict[str, str]:
+    return {name: os.environ[name] for name in ALLOCATOR if name in os.environ}
+
+
+def test_the_allocator_of_gpus_grows_its_segments(
+    fresh: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fresh.setattr(devices, "_NVIDIA_ON_LINUX", tmp_path / "version")
+    prepare_threads()
+    assert allocator_options() == {}, "on Windows, WSL, ROCm, and without a GPU"
+    (tmp_path / "version").touch()
+    prepare_threads()
+    assert allocator_options() == {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+
+
+@pytest.mark.parametrize("name", ALLOCATOR)
+def test_options_of_the_allocator_that_the_user_has_set_stay(
+    fresh: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    fresh.setattr(devices, "_NVIDIA_ON_LINUX", tmp_path)
+    fresh.setenv(name, "backend:cudaMallocAsync")
+    prepare_threads()
+    assert allocator_options() == {name: "backend:cudaMallocAsync"}
 
 
 @pytest.mark.parametrize(
