@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -34,7 +35,7 @@ from benchmarks.gpu.model import (
     without_graphs,
 )
 from benchmarks.gpu.work import Run
-from cogvlm2_lite.backends.base import CaptureGraph, Graph
+from cogvlm2_lite.backends.base import CaptureGraph, Graph, NewCapture
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import replaced
 from cogvlm2_lite.devices import choose_compute
@@ -124,13 +125,13 @@ class TimedCapture(CudaBackend):
         super().__init__()
         self.seconds: list[float] = []
 
-    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
-        """Return the backend's own function, timed."""
-        capture = super().graph_capture(device)
-        if capture is None:
+    def graph_capture(self, device: torch.device) -> NewCapture | None:
+        """Return what makes the backend's own captures, timed."""
+        new_capture = super().graph_capture(device)
+        if new_capture is None:
             return None
 
-        def timed(work: Callable[[], Tensor]) -> Graph:
+        def timed(capture: CaptureGraph, work: Callable[[], Tensor]) -> Graph:
             torch.cuda.synchronize()
             began = time.perf_counter()
             graph = capture(work)
@@ -138,7 +139,7 @@ class TimedCapture(CudaBackend):
             self.seconds.append(time.perf_counter() - began)
             return graph
 
-        return timed
+        return lambda: partial(timed, new_capture())
 
 
 def questions(run: Run) -> None:

@@ -97,6 +97,10 @@ class Graph:
 CaptureGraph = Callable[[Callable[[], "Tensor"]], Graph]
 """Captures what a function queues on the device. RuntimeError if that is not possible."""
 
+NewCapture = Callable[[], CaptureGraph]
+"""Returns a CaptureGraph with a stream of its own, whose graphs share memory: so they must not run
+at the same time, and the output of one is valid until another one runs."""
+
 
 class Backend(ABC):
     """One kind of device. An instance serves all devices of its kind.
@@ -200,8 +204,8 @@ class Backend(ABC):
         """Return the size of the cache between a GPU and its memory; 0 if unknown."""
         return 0
 
-    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
-        """Return a function that captures decode steps as graphs; None if there is none."""
+    def graph_capture(self, device: torch.device) -> NewCapture | None:
+        """Return what makes captures of decode steps as graphs; None if there are no graphs."""
         return None
 
     def synchronize(self, device: torch.device) -> None:

@@ -12,12 +12,13 @@ import os
 import re
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, CaptureGraph, Graph, Upload, untested
+from cogvlm2_lite.backends.base import Backend, Graph, NewCapture, Upload, untested
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text, joined
@@ -301,9 +302,9 @@ class CudaBackend(Backend):
         properties = self._torch.cuda.get_device_properties(device)
         return int(getattr(properties, "L2_cache_size", 0))
 
-    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
-        """Return a function that captures a CUDA graph."""
-        return partial(_capture, device)
+    def graph_capture(self, device: torch.device) -> NewCapture | None:
+        """Return what makes captures of CUDA graphs."""
+        return partial(_Capture, device)
 
     def synchronize(self, device: torch.device) -> None:
         """Wait for all streams of a GPU."""
@@ -388,20 +389,35 @@ def _digits(text: str) -> int:
     return int("".join(letter for letter in text if letter.isdecimal()))
 
 
-def _capture(device: torch.device, work: Callable[[], Tensor]) -> Graph:
-    """Capture work as a CUDA graph. Raises RuntimeError if it can't be captured."""
-    import torch
+class _Capture:
+    """Captures CUDA graphs on one stream, into one pool of memory."""
 
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # thread_local: other threads may allocate memory during the capture.
-    with (
-        torch.cuda.device(device),
-        torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-    ):
-        output = work()
+    def __init__(self, device: torch.device) -> None:
+        import torch
 
-    def replay() -> None:
-        with torch.cuda.device(device):
-            graph.replay()
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
-    return Graph(replay=replay, output=output)
+    def __call__(self, work: Callable[[], Tensor]) -> Graph:
+        """Capture work. Raises RuntimeError if it can't be captured."""
+        import torch
+
+        device, graph = self._device, torch.cuda.CUDAGraph()
+        # A pool exists as long as a graph uses it.
+        pool = next((other.pool() for other in self._graphs), None)
+        # thread_local: other threads may allocate memory during the capture.
+        with (
+            torch.cuda.device(device),
+            torch.cuda.graph(
+                graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"
+            ),
+        ):
+            output = work()
+        self._graphs.add(graph)
+
+        def replay() -> None:
+            with torch.cuda.device(device):
+                graph.replay()
+
+        return Graph(replay=replay, output=output)

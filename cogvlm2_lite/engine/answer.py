@@ -313,7 +313,7 @@ class Answers:
             began = time.perf_counter()
             if not reused:
                 features = yield from self._with_replanning(
-                    partial(self._encode, image, cancel, adapter), slot
+                    partial(self._encode, image, slot, cancel, adapter), slot
                 )
                 check_finite(features, self.runtime.dtype)
             tally.encode_s = time.perf_counter() - began
@@ -451,8 +451,10 @@ class Answers:
         return length
 
     def _encode(
-        self, image: OpenedImage, cancel: Cancel, adapter: str | None
+        self, image: OpenedImage, slot: CacheSlot, cancel: Cancel, adapter: str | None
     ) -> Generator[Progress, None, Tensor]:
+        if not self.runtime.plan.caches_stay:
+            self.runtime.free_cache(slot.cache)
         pixels = torch.from_numpy(pixel_values(image, self.runtime.config.vision))
         return (yield from self.runtime.encode(pixels, cancel, adapter))
 

@@ -320,6 +320,7 @@ class Model:
                 expected=places,
                 count=given,
             )
+        self.spare_slots()
         cache = self.runtime.new_cache(input_ids.shape[0])
         try:
             work = self.runtime.prefill(chunk, image_features, cache, Cancel(), self.adapter)
@@ -328,6 +329,19 @@ class Model:
             cache.release()
         check_finite(hidden, self.runtime.dtype)
         return self.runtime.compute_logits(hidden)
+
+    def spare_slots(self) -> None:
+        """Free the cache buffers that idle conversations keep on a GPU.
+
+        The plan has room for them, or for as many others. Nothing is freed while an answer is in
+        progress.
+        """
+        if "engine" not in self.__dict__ or self.engine.busy:
+            return
+        for slot in self.engine.slots:
+            if slot.cache.fixed:
+                slot.clear()
+                self.runtime.free_cache(slot.cache)
 
     def _chunk(
         self,

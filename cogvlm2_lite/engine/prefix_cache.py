@@ -142,7 +142,7 @@ class CacheSlot:
         return self.cached.common(prompt, picture, adapter)
 
     def clear(self) -> None:
-        """Release the cache's memory; pictures in the PictureCache are kept."""
+        """Discard the conversation; pictures in the PictureCache are kept."""
         self.cache.release()
         self.cached = CachedPrompt()
         self.generated = None

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase, expected_tensors
-from cogvlm2_lite.backends.base import CaptureGraph
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.engine.adapters import Adapters
 from cogvlm2_lite.engine.assembly import assemble
@@ -93,8 +92,6 @@ class Runtime:
     devices  the torch devices of the plan, in its order
     kv       how keys and values are stored
     arenas   account for the bytes of the devices; None: new ones
-    capture  captures decode steps as graphs; None: that of the first device's backend, if it has
-             one
     adapters one or none of them acts in a step; the loaders must have them too
     """
 
@@ -109,7 +106,6 @@ class Runtime:
         rope: RopeMode,
         kv: KVKind = KVKind.FULL,
         arenas: Sequence[Arena] | None = None,
-        capture: CaptureGraph | None = None,
         adapters: Sequence[Adapter] = (),
     ) -> None:
         self.config = config
@@ -131,14 +127,16 @@ class Runtime:
             self.arenas,
             loads_ahead=backend_of(devices[0]).loads_ahead,
         )
-        capture = capture or backend_of(devices[0]).graph_capture(devices[0])
-        self.graphs = None if capture is None else GraphCache(capture)
+        new_capture = backend_of(devices[0]).graph_capture(devices[0])
+        self.graphs = None if new_capture is None else GraphCache(new_capture)
         self._inputs: weakref.WeakKeyDictionary[KVCache, DecodeInputs] = weakref.WeakKeyDictionary()
         self.follow(plan)
 
     def follow(self, plan: MemoryPlan) -> None:
         """Switch to a plan for the same devices, with the same blocks on each of them."""
         self.plan = plan
+        if self.graphs is not None:
+            self.graphs.forget_all()  # before anything else needs memory
         self.residency.follow(plan)
         self.vision_devices = self._devices_of(Part.VISION)
         self.decoder_devices = self._devices_of(Part.LANGUAGE_EXPERT)
@@ -155,8 +153,12 @@ class Runtime:
         """Return the number of each block's device."""
         return [i for i, device in enumerate(self.plan.devices) for _ in device.blocks[part]]
 
-    def new_cache(self, batch: int = 1) -> KVCache:
-        """Return an empty key/value cache, each layer on the device of its block."""
+    def new_cache(self, batch: int = 1, *, lasting: bool = False) -> KVCache:
+        """Return an empty key/value cache, each layer on the device of its block.
+
+        lasting  it is one of those that the plan has room for, and serves one conversation after
+                 another. On a GPU its buffers are then allocated once.
+        """
         devices = self.decoder_devices
         arenas = [self.arenas[index] for index in self._indices(Part.LANGUAGE_EXPERT)]
 
@@ -170,8 +172,15 @@ class Runtime:
             devices=devices,
             kind=self._kv,
             limit=self.plan.context,
+            fixed=lasting and not self.plan.devices[0].budget.in_ram,
             account=account,
         )
+
+    def free_cache(self, cache: KVCache) -> None:
+        """Discard a cache's tokens, and free its buffers and graphs also if they are fixed."""
+        cache.free()
+        if self.graphs is not None:
+            self.graphs.forget(cache)
 
     def encode(
         self, pixel_values: Tensor, cancel: Cancel, adapter: str | None = None
@@ -285,8 +294,9 @@ class Runtime:
         work = partial(self._decode, hidden, token, place)
         if self.graphs is None or place is None or not self._uses_graphs:
             return (yield from work())
-        key = (token.cache.version, place.window, token.adapter, self.residency.version)
-        return self.graphs.run(token.cache, key, lambda: run(work()))
+        key = (token.cache.version, place.window, token.adapter)
+        layout = self.residency.version
+        return self.graphs.run(token.cache, key, lambda: run(work()), layout=layout)
 
     def _input(self, token: Token) -> tuple[Tensor, Place | None]:
         """Return a token's row of the embedding [1, 1, hidden], and its place in the cache.
@@ -324,9 +334,9 @@ class Runtime:
             (weakref.ref(token.cache), token.cache.version, place and place.window, token.adapter)
             for token, (_, place) in zip(tokens, inputs, strict=True)
         )
-        # The residency is the owner, so that there is one graph of a joint step at a time.
-        key = (caches, self.residency.version)
-        return list(self.graphs.run(self.residency, key, lambda: run(work())))
+        # The residency is the owner: joint steps of any conversations never run at a time.
+        layout = self.residency.version
+        return list(self.graphs.run(self.residency, caches, lambda: run(work()), layout=layout))
 
     def _decode_each(
         self, inputs: Sequence[tuple[Tensor, Place | None]], tokens: Sequence[Token]

@@ -196,7 +196,8 @@ class Engine:
 
     def _new_slots(self) -> tuple[CacheSlot, ...]:
         runtime = self._answers.runtime
-        return tuple(CacheSlot(runtime.new_cache()) for _ in range(runtime.plan.parallel))
+        caches = (runtime.new_cache(lasting=True) for _ in range(runtime.plan.parallel))
+        return tuple(CacheSlot(cache) for cache in caches)
 
     def turn(self) -> Iterator[tuple[int, EventOrError]]:
         """Run prefill of one prompt for a while, then decode all answers for about as long.
@@ -234,6 +235,7 @@ class Engine:
             replace, self._in_float32 = self._in_float32, None
             for slot in self.slots:
                 slot.clear()
+                self.runtime.free_cache(slot.cache)
             try:
                 self._answers = replace()
             except Exception as error:  # noqa: BLE001 - passed on

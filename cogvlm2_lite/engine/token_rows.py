@@ -175,6 +175,7 @@ class TokenRows:
 
         Raises DoesNotFitError if no plan has.
         """
+        self._model.spare_slots()
         step, context = KVCache.GROWTH, self._model.plan.context
         lengths = [*more, *(row.tokens + 1 for row in self._live)]
         needed = sum(min(-(-length // step) * step, context) for length in lengths)

@@ -160,6 +160,11 @@ class DevicePlan:
         return any(p.streamed for p in self.phases)
 
     @property
+    def caches_stay(self) -> bool:
+        """Whether all caches stay at their addresses, which CUDA graphs contain, in all phases."""
+        return len({phase.cache_bytes for phase in self.phases}) == 1
+
+    @property
     def always_keys(self) -> frozenset[UnitKey]:
         """Units that stay in memory through all phases."""
         return frozenset[UnitKey].intersection(*(phase.resident_keys for phase in self.phases))
@@ -213,6 +218,12 @@ class MemoryPlan:
     @property
     def streams(self) -> bool:
         return any(device.streams for device in self.devices)
+
+    @property
+    def caches_stay(self) -> bool:
+        """Whether all caches stay in memory in all phases; else the cache of a conversation must
+        be freed before its new picture is encoded."""
+        return all(device.caches_stay for device in self.devices)
 
     def streamed_bytes(self) -> dict[Phase, int]:
         """Return the streamed bytes of each phase, summed over all devices."""
@@ -588,7 +599,17 @@ def _plan_phases(
         return tuple(plans)
     # 2. The slab has the size that the phase with the most weights needs.
     slab = max(plan.weight_bytes for plan in plans)
-    return tuple(replace(plan, spare_bytes=slab - plan.weight_bytes) for plan in plans)
+    plans = [replace(plan, spare_bytes=slab - plan.weight_bytes) for plan in plans]
+    # 3. If nothing else has to leave for it, the cache of the conversation stays during ENCODE.
+    one = _cache_bytes(Phase.DECODE, config, share, replace(workload, parallel=1))
+    return tuple(
+        replace(plan, cache_bytes=plan.cache_bytes + one)
+        if plan.phase is Phase.ENCODE
+        and workload.training is None
+        and plan.peak_bytes + one <= budget.device_bytes
+        else plan
+        for plan in plans
+    )
 
 
 def _besides_weights(
@@ -708,8 +729,8 @@ def _cache_bytes(
 ) -> int:
     """Return the bytes of the key/value caches of this device's layers.
 
-    While a new picture is encoded, the cache of its conversation is empty; the other conversations
-    continue.
+    While a new picture is encoded, the cache of its conversation is empty and needs no memory; the
+    other conversations continue. On a GPU with room for it the cache stays (`_plan_phases`).
     """
     caches = workload.parallel - 1 if phase is Phase.ENCODE else workload.parallel
     layers = len(share[Part.LANGUAGE_EXPERT])

@@ -150,9 +150,12 @@ class _Rows:
 
 
 class KVCache:
-    """Keys and values of all layers in buffers that grow in steps.
+    """Keys and values of all layers, in buffers that grow in steps or are fixed.
 
     length   tokens in the cache; indices in the buffers, not RoPE positions
+    fixed    whether the buffers have `limit` tokens from the beginning, and stay when the content
+             is released: CUDA graphs contain their addresses, and the plan of a GPU has room for
+             them in all phases
     version  changes whenever buffers are replaced
     account  called before every change of the buffers' bytes; may raise to reject it
     """
@@ -169,17 +172,20 @@ class KVCache:
         devices: Sequence[torch.device],
         kind: KVKind = KVKind.FULL,
         limit: int | None = None,
+        fixed: bool = False,
         account: Account | None = None,
     ) -> None:
-        """Create an empty cache.
+        """Create an empty cache; its buffers are allocated when tokens come.
 
         devices  one per layer
         limit    planned tokens; growth steps are cut at it
         """
+        assert limit is not None or not fixed, "fixed buffers need a limit"
         shape = (batch, config.num_multi_query_heads, config.head_dim)
         self._keys = [_Rows(shape, kind, dtype, device) for device in devices]
         self._values = [_Rows(shape, kind, dtype, device) for device in devices]
         self._limit = limit
+        self.fixed = fixed
         self._account = account or _no_account
         self.length = 0
         self.version = 0
@@ -197,13 +203,16 @@ class KVCache:
         return sum(rows.nbytes for _, rows in self._rows)
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` in total, rounded up to a growth step; keep the content."""
+        """Make room for `tokens` in total, keep the content.
+
+        The room is rounded up to a growth step, or to the limit if the buffers are fixed.
+        """
         if tokens <= self.capacity:
             return
         self.version += 1
         capacity = -(-tokens // self.GROWTH) * self.GROWTH
         if self._limit is not None:
-            capacity = max(tokens, min(capacity, self._limit))
+            capacity = max(tokens, self._limit if self.fixed else min(capacity, self._limit))
         # Buffer by buffer: if memory runs out in between, the next call continues from there.
         for layer, rows in self._rows:
             if rows.capacity < capacity:
@@ -216,6 +225,12 @@ class KVCache:
                     raise
 
     def release(self) -> None:
+        """Discard all tokens, and free the buffers unless they are fixed."""
+        self.length = 0
+        if not self.fixed:
+            self.free()
+
+    def free(self) -> None:
         """Discard all tokens and free the buffers."""
         self.length = 0
         self.version += 1

@@ -84,14 +84,16 @@ class BatchRounder:
     """Rounds matrices of one shape together; keeps the buffers and graphs of the last shapes."""
 
     def __init__(self, device: torch.device) -> None:
-        capture = backend_of(device).graph_capture(device)
-        self.graphs = None if capture is None else GraphCache(capture)
+        new_capture = backend_of(device).graph_capture(device)
+        self.graphs = None if new_capture is None else GraphCache(new_capture)
         self._device = device
         self._blocks: OrderedDict[tuple[int, int, int], _ColumnBlock] = OrderedDict()
 
     def forget(self) -> None:
         """Free the buffers and the graphs."""
         self._blocks.clear()
+        if self.graphs is not None:
+            self.graphs.forget_all()
 
     def round(
         self, problems: Sequence[Problem], how: Calibration
@@ -188,7 +190,10 @@ class BatchRounder:
         shape = (width, batch.count, batch.rows)
         if shape not in self._blocks:
             while len(self._blocks) >= _SHAPES:
-                self._blocks.popitem(last=False)
+                _, oldest = self._blocks.popitem(last=False)
+                if self.graphs is not None:
+                    self.graphs.forget(oldest.gptq)
+                    self.graphs.forget(oldest.descent)
             self._blocks[shape] = _ColumnBlock(*shape, self._device)
         self._blocks.move_to_end(shape)
         return self._blocks[shape]

@@ -283,7 +283,7 @@ def test_a_continued_answer_keeps_its_adapter(made: Made) -> None:
 
 
 def test_a_graph_belongs_to_the_adapters_of_its_rows(model: Model) -> None:
-    model.runtime.graphs = GraphCache(repeat)
+    model.runtime.graphs = GraphCache(lambda: repeat)
     runtime, ids = model.runtime, torch.arange(9)[None] + 10
     caches = []
     for name in NAMES:
@@ -308,7 +308,7 @@ def test_a_graph_belongs_to_the_adapters_of_its_rows(model: Model) -> None:
     assert runtime.graphs is not None
     assert runtime.graphs.replays
     turned = (*NAMES[1:], None)
-    expected = GraphCache(repeat)
+    expected = GraphCache(lambda: repeat)
     recorded, runtime.graphs = steps(turned), expected
     assert not any(map(torch.equal, first, recorded))
     assert all(map(torch.equal, recorded, steps(turned)))

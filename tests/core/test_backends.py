@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.backends.base import CaptureGraph, Graph, HostCopy, Outgoing, Upload
+from cogvlm2_lite.backends.base import Graph, HostCopy, NewCapture, Outgoing, Upload
 from cogvlm2_lite.backends.cpu import CpuBackend
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import accelerators, backend_of, backends, replaced
@@ -40,8 +40,8 @@ class Watched(CpuBackend):
         self.staged_copies += 1
         return tensor.clone()
 
-    def graph_capture(self, device: torch.device) -> CaptureGraph | None:
-        return self._record
+    def graph_capture(self, device: torch.device) -> NewCapture | None:
+        return lambda: self._record
 
     def _record(self, work: object) -> Graph:
         self.recorded += 1

@@ -55,7 +55,7 @@ def open_with(
         ],
         kv=kv,
     )
-    model.runtime.graphs = None if capture is None else GraphCache(capture)
+    model.runtime.graphs = None if capture is None else GraphCache(lambda: capture)
     return model
 
 
@@ -213,7 +213,7 @@ def test_a_decode_step_on_a_gpu_never_waits_and_is_replayed(folder: Path) -> Non
     assert model.runtime.graphs is not None
     assert model.runtime.graphs.trouble == ""
     assert replays(model) > 6
-    model.runtime.graphs = GraphCache(refuse)
+    model.runtime.graphs = GraphCache(lambda: refuse)
     cache.truncate(20)
     for step, expected in enumerate(found):
         again = model.runtime.decode_one_token(40 + step, 20 + step, cache)

@@ -64,6 +64,36 @@ def test_growth_ends_at_what_was_planned() -> None:
     assert cache.capacity == 301
 
 
+def test_fixed_buffers_stay_where_they_are() -> None:
+    told = []
+
+    def note(layer: int, nbytes: int) -> None:
+        told.append(nbytes)
+
+    cache = KVCache(
+        REAL, batch=1, dtype=torch.float32, devices=[CPU], limit=300, fixed=True, account=note
+    )
+    assert cache.nbytes == 0
+    growing = KVCache(REAL, batch=1, dtype=torch.float32, devices=[CPU], limit=300)
+    for one in (cache, growing):
+        one.reserve(3)
+        one.append(0, random_rows(3, 1), random_rows(3, 2))
+        one.advance(3)
+    assert cache.capacity == 300
+    assert cache.window() == growing.window() == 256
+    for ours, theirs in zip(cache.layer(0), growing.layer(0), strict=True):
+        assert torch.equal(ours, theirs)
+    version, address = cache.version, cache.layer(0)[0].data_ptr()
+    cache.release()
+    assert (cache.length, cache.capacity, sum(told)) == (0, 300, cache.nbytes)
+    cache.reserve(299)
+    cache.advance(1)
+    assert (cache.version, cache.layer(0)[0].data_ptr()) == (version, address)
+    cache.free()
+    assert (cache.length, cache.nbytes, sum(told)) == (0, 0, 0)
+    assert cache.version > version
+
+
 def test_eight_bits_take_a_little_more_than_half_of_sixteen() -> None:
     per_token = cache_of(KVKind.INT8).prefix_bytes(1)
     assert per_token == 2 * 2 * 8 * (128 + 4)

@@ -95,7 +95,8 @@ def test_kept_pictures_get_what_the_plan_leaves_of_ram() -> None:
         )
         return plan_memory(REAL, SIZES, [budget], Workload(context=8192)).picture_cache_bytes
 
-    peak = plan_real(40).peak_bytes
+    plenty = DeviceBudget(device="cpu", device_bytes=40 * GIB, in_ram=True)
+    peak = plan_memory(REAL, SIZES, [plenty], Workload(context=8192)).peak_bytes
     assert kept("cpu", 40) == GIB
     assert kept("cpu", peak / GIB) == 0
     assert kept("cpu", (peak + one) / GIB) == one
@@ -259,8 +260,21 @@ def plan_parallel(gib: float, wanted: int, offload: Offload = Offload.AUTO) -> M
     )
 
 
+def test_caches_stay_on_a_gpu_if_nothing_else_has_to_leave() -> None:
+    """CUDA graphs contain their addresses. Without room for it, one is freed for a new picture."""
+    for gib, caches in ((6, 0), (10, 0), (24, 1)):
+        plan = plan_real(gib)
+        (device,) = plan.devices
+        assert device.phase(Phase.ENCODE).cache_bytes == caches * GIB
+        assert device.phase(Phase.DECODE).cache_bytes == GIB
+        assert plan.caches_stay == bool(caches)
+        assert plan.peak_bytes <= gib * GIB
+    in_ram = DeviceBudget(device="cpu", device_bytes=24 * GIB, in_ram=True)
+    assert not plan_memory(REAL, SIZES, [in_ram], Workload(context=8192)).caches_stay
+
+
 def test_each_conversation_has_a_cache_and_only_its_own_is_empty_for_a_new_picture() -> None:
-    (device,) = plan_parallel(24, 4).devices
+    (device,) = plan_parallel(14, 4).devices
     assert device.phase(Phase.ENCODE).cache_bytes == 3 * GIB
     for phase in (Phase.PREFILL_IMAGE, Phase.PREFILL_TEXT, Phase.DECODE):
         assert device.phase(phase).cache_bytes == 4 * GIB

@@ -222,7 +222,7 @@ def test_scores_of_tokens_that_are_run_together_are_equal_to_the_bit(
 ) -> None:
     folder = folders.get(kind, checkpoint_folder())
     model = open_with(folder, 5, dtype=dtype, kv=kv)
-    model.runtime.graphs = GraphCache(repeat) if recorded else None
+    model.runtime.graphs = GraphCache(lambda: repeat) if recorded else None
     expected = decoded(model, 8, each=False)
     for ours, theirs in zip(decoded(model, 8, each=True), expected, strict=True):
         assert all(map(torch.equal, ours, theirs))
@@ -238,11 +238,11 @@ def test_scores_are_equal_to_the_bit_with_streamed_weights_and_several_devices(
     folders: dict[str, Path], kind: str, devices: int, recorded: bool
 ) -> None:
     model = open_with(folders[kind], 5)
-    model.runtime.graphs = GraphCache(repeat) if recorded else None
+    model.runtime.graphs = GraphCache(lambda: repeat) if recorded else None
     expected = decoded(model, 4, each=False, longest=100)
     least = smallest(folders[kind], 5, devices)
     tight = open_with(folders[kind], 5, *[least] * devices, context=SHORT)
-    tight.runtime.graphs = GraphCache(repeat) if recorded else None
+    tight.runtime.graphs = GraphCache(lambda: repeat) if recorded else None
     assert tight.plan.devices[0].phase(Phase.DECODE).streamed
     for ours, theirs in zip(decoded(tight, 4, each=True, longest=100), expected, strict=True):
         assert all(map(torch.equal, ours, theirs))

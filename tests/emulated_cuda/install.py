@@ -220,7 +220,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
 
     class EmulatedStream:
         def __init__(self, device: Any = None, queue: Stream | None = None, **_: Any) -> None:
-            self.queue = queue or machine.new_stream(index(device))
+            self.queue = queue or machine.pooled_stream(index(device))
             self._context: Any = None
 
         def synchronize(self) -> None:
@@ -274,6 +274,9 @@ def _replacements(machine: Machine) -> dict[str, Any]:
         def replay(self) -> None:
             machine.replay(self.record, machine.device)
 
+        def pool(self) -> int:
+            return self.record.pool
+
         def reset(self) -> None:
             self.record = GraphRecord()
 
@@ -286,7 +289,7 @@ def _replacements(machine: Machine) -> dict[str, Any]:
     ) -> Iterator[None]:
         queue = machine.new_stream(machine.device) if stream is None else stream.queue
         machine.trace.empty_cache()
-        with machine.capture(target.record, queue):
+        with machine.capture(target.record, queue, pool):
             yield
 
     class StreamContext:

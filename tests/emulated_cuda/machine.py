@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class Stream:
         self._done = 0
         self.queued = 0
         self.capturing: GraphRecord | None = None
+        self.workspaces = 0
+        """How often the memory in which cuBLAS works on this stream was freed."""
 
     def push(self, work: Work) -> None:
         """Queue work, or record it if the stream is being captured."""
@@ -86,6 +89,9 @@ class GraphRecord:
     memory: list[Memory] = field(default_factory=list)
     pool: int = 0
     """Number of its private pool in the trace."""
+    stream: Stream | None = None
+    workspace: int = 0
+    """The workspace of the stream on which it was captured."""
 
 
 class Memory:
@@ -142,6 +148,12 @@ def _free(
         target.push(overwrite)
 
 
+def _overwrite(tensors: Sequence[Tensor]) -> None:
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        for tensor in tensors:
+            torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).fill_(0xA5)
+
+
 class Machine:
     """The emulated computer.
 
@@ -171,6 +183,11 @@ class Machine:
         self.trace = Trace()
         self._next_address = 1 << 40
         self._pools = itertools.count(1)
+        self._in_pool: dict[int, weakref.WeakSet[GraphRecord]] = {}
+        self._stream_pool: dict[int, list[Stream]] = {}
+        self._streams_taken = 0
+        self.captures = 0
+        """Graphs that were captured."""
         self.kind = kind
         self.missing: set[str] = set()
         """Names of operations that this kind of GPU can't compute, such as "aten::add"."""
@@ -206,6 +223,15 @@ class Machine:
         stream = Stream(self, device)
         self.streams.append(stream)
         return stream
+
+    def pooled_stream(self, device: int) -> Stream:
+        """Return a stream as torch.cuda.Stream() does: there are 32, which are used in turn."""
+        pool = self._stream_pool.setdefault(device, [])
+        if len(pool) < 32:
+            pool.append(self.new_stream(device))
+            return pool[-1]
+        self._streams_taken += 1
+        return pool[(self._streams_taken - 1) % 32]
 
     def default_stream(self, device: int) -> Stream:
         """Return the default stream of a GPU."""
@@ -319,11 +345,19 @@ class Machine:
     # --- graphs -----------------------------------------------------------------------------------
 
     @contextmanager
-    def capture(self, record: GraphRecord, stream: Stream) -> Iterator[None]:
-        """Record the work of this thread on a stream instead of queueing it."""
+    def capture(self, record: GraphRecord, stream: Stream, pool: int | None) -> Iterator[None]:
+        """Record the work of this thread on a stream instead of queueing it.
+
+        pool  private pool of memory of other graphs; None: a new one
+        """
         self.finish()
-        record.pool = next(self._pools)
-        weakref.finalize(record, self.trace.drop_pool, record.pool)
+        self.captures += 1
+        if pool is not None and not self._in_pool.get(pool):
+            raise RuleError("no graph uses this pool any more")
+        record.pool = next(self._pools) if pool is None else pool
+        record.stream, record.workspace = stream, stream.workspaces
+        self._in_pool.setdefault(record.pool, weakref.WeakSet()).add(record)
+        weakref.finalize(record, self._destroyed, record.pool, stream)
         stream.capturing = record
         self._capture = (record, threading.get_ident())
         try:
@@ -333,8 +367,20 @@ class Machine:
             stream.capturing = None
             self._capture = None
 
+    def _destroyed(self, pool: int, stream: Stream) -> None:
+        """Free what belongs to a graph: its pool, if no other graph uses it, and in torch 2.13 the
+        workspace of the stream on which it was captured."""
+        stream.workspaces += 1
+        if not self._in_pool[pool]:
+            self.trace.drop_pool(pool)
+
     def replay(self, record: GraphRecord, device: int) -> None:
-        """Queue the work of a graph."""
+        """Queue the work of a graph. What the other graphs of its pool computed is lost."""
+        if record.stream is not None and record.workspace != record.stream.workspaces:
+            raise RuleError("a graph uses a workspace that was freed with another graph")
+        for other in self._in_pool.get(record.pool, ()):
+            if other is not record and self.poisons:
+                self.stream(device).push(partial(_overwrite, [m.raw for m in other.memory]))
         for work in record.works:
             self.stream(device).push(work)
 

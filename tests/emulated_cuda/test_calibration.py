@@ -219,7 +219,7 @@ def test_a_graph_that_is_wrong_changes_no_code() -> None:
 
             return Graph(replay=replay, output=torch.zeros_like(work()))
 
-        rounder.graphs = GraphCache(capture)
+        rounder.graphs = GraphCache(lambda: capture)
         assert torch.equal(rounded(rounder, range(1))[0], expected)
         assert "different numbers" in rounder.graphs.trouble
 

@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.backends import pinned
+from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine import cuda_graph
 from cogvlm2_lite.engine.answer import Request
+from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError
@@ -29,12 +32,12 @@ from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.memory import work
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan
 from cogvlm2_lite.memory.residency import Residency
-from cogvlm2_lite.model.kv_cache import KVKind
+from cogvlm2_lite.model.kv_cache import KVCache, KVKind
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.adapter import Adapter, read_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE
 from tests.emulated_cuda.install import emulated_cuda
-from tests.emulated_cuda.machine import Order
+from tests.emulated_cuda.machine import GraphRecord, Order, RuleError, Stream
 from tests.helpers.adapters import TOWER, random_adapter
 from tests.helpers.answers import picture
 from tests.helpers.folders import random_folder
@@ -159,14 +162,17 @@ def test_a_missing_wait_is_seen(known: Known, method: str, fault: Callable[..., 
     assert wrong
 
 
-def scores(model: Model) -> list[Tensor]:
-    """Return the scores of decode steps, in the middle of which all weights are released."""
+def scores(
+    model: Model, steps: int = 8, cache: KVCache | None = None, *, release_at: int = -1
+) -> list[Tensor]:
+    """Return the scores of decode steps; all weights are released before one of them."""
     ids = torch.arange(20)[None] + 10
-    chunk, cache = make_chunk(ids, torch.zeros_like(ids)), model.runtime.new_cache()
+    chunk, cache = make_chunk(ids, torch.zeros_like(ids)), cache or model.runtime.new_cache()
+    cache.truncate(0)
     run(model.runtime.prefill(chunk, None, cache, Cancel()))
     found = []
-    for step in range(8):
-        if step == 5:
+    for step in range(steps):
+        if step == release_at:
             model.runtime.residency.release()
         found.append(model.runtime.decode_one_token(40 + step, 20 + step, cache).cpu())
     return found
@@ -176,9 +182,9 @@ def test_a_graph_of_released_weights_is_seen(known: Known) -> None:
     """The key of a graph has the residency's version; without it, it reads a slab that is gone."""
     unchanged = property(lambda residency: 1, lambda residency, value: None)
     with emulated_cuda(order=Order.LATE):
-        right = scores(opened(known.folder))
+        right = scores(opened(known.folder), release_at=5)
         with patch.object(Residency, "version", unchanged, create=True):
-            wrong = scores(opened(known.folder))
+            wrong = scores(opened(known.folder), release_at=5)
     # The step behind the release loads the weights again; the next one repeats the graph.
     assert all(map(torch.equal, right[:6], wrong[:6]))
     assert not torch.equal(right[6], wrong[6])
@@ -285,6 +291,158 @@ def test_adapters_in_one_run_answer_as_each_does_alone(
         assert asked(model, names[::-1]) == expected[::-1]
 
 
+# --- graphs ---------------------------------------------------------------------------------------
+
+
+def graphs_of(model: Model) -> GraphCache:
+    assert model.runtime.graphs is not None
+    assert model.runtime.graphs.trouble == ""
+    return model.runtime.graphs
+
+
+def short_texts(model: Model, count: int) -> list[str]:
+    """Return the answers to short questions, each of which is a new conversation."""
+    sampling = Sampling(max_new_tokens=4, repetition_guard=False)
+    return [
+        last.text
+        for number in range(count)
+        for last in model.answer(f"What {number}?", sampling=sampling)
+        if isinstance(last, Finished)
+    ]
+
+
+def test_short_questions_share_one_graph(known: Known) -> None:
+    """With buffers that went with a conversation, each of them captured one and replayed once."""
+    with emulated_cuda(order=Order.LATE) as machine:
+        model = opened(known.folder)
+        found = short_texts(model, 10)
+        assert machine.captures == graphs_of(model).captures == 1
+        assert graphs_of(model).replays == 10 * 3 - 2
+    with emulated_cuda():
+        plain = opened(known.folder)
+        plain.runtime.graphs = None
+        assert len(short_texts(plain, 1)) == 1
+        assert found == short_texts(opened(known.folder), 10)
+
+
+@pytest.mark.parametrize("most", [2, 16])
+def test_a_conversation_has_a_graph_for_each_window(
+    known: Known, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are on one stream, and if there are too many, all of them go (RuleError otherwise)."""
+    monkeypatch.setattr(KVCache, "GROWTH", 4)
+    with emulated_cuda():
+        expected = scores(opened(known.folder), 14)
+    monkeypatch.setattr(cuda_graph, "MOST_GRAPHS", most)
+    with emulated_cuda(order=Order.LATE) as machine:
+        model = opened(known.folder)
+        cache = model.runtime.new_cache(lasting=True)
+        for _ in range(2):
+            found = scores(model, 14, cache)
+            assert all(map(torch.equal, found, expected))
+        # 14 tokens behind 20 have four windows.
+        assert machine.captures == graphs_of(model).captures == (4 if most == 16 else 8)
+
+
+def test_a_graph_that_goes_alone_is_seen(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: with it goes the memory in which cuBLAS works on the stream of the others."""
+    monkeypatch.setattr(KVCache, "GROWTH", 4)
+    with emulated_cuda():
+        model = opened(known.folder)
+        cache = model.runtime.new_cache(lasting=True)
+        for _ in range(2):
+            scores(model, 14, cache)
+        [owned] = graphs_of(model)._owned.values()
+        del owned.graphs[next(iter(owned.graphs))]
+        with pytest.raises(RuleError, match="workspace"):
+            scores(model, 14, cache)
+
+
+class Owner:
+    """Something to which graphs belong."""
+
+
+def test_graphs_go_with_their_owners_and_streams_come_back() -> None:
+    with emulated_cuda() as machine:
+        device = torch.device("cuda", 0)
+        new_capture = backend_of(device).graph_capture(device)
+        assert new_capture is not None
+        graphs, numbers, kept = GraphCache(new_capture), torch.ones(4, device=device), Owner()
+
+        def third(owner: Owner) -> list[float]:
+            found = [graphs.run(owner, "key", lambda: numbers * 2) for _ in range(3)][-1]
+            return list(found.tolist())
+
+        assert third(kept) == [2.0] * 4
+        for _ in range(40):  # torch has 32 streams
+            assert third(Owner()) == [2.0] * 4
+        assert machine.captures == 41
+        assert third(kept) == [2.0] * 4
+        assert graphs.replays == 41 + 3
+        more = [Owner() for _ in range(20)]  # all at once: some have no stream, and no graph
+        assert all(third(owner) == [2.0] * 4 for owner in more)
+        assert machine.captures == 41 + cuda_graph.MOST_OWNERS - 1
+
+
+def test_a_new_plan_releases_graphs(known: Known) -> None:
+    with emulated_cuda() as machine:
+        model = opened(known.folder)
+        expected = short_texts(model, 2)
+        assert graphs_of(model).captures == 1
+        held = machine.held[0]
+        model.replanner.replan()
+        [owned] = graphs_of(model)._owned.values()
+        assert not owned.graphs
+        assert machine.held[0] < held
+        assert short_texts(model, 2) == expected
+
+
+def test_a_graph_is_tried_again_with_a_new_plan(known: Known) -> None:
+    def no_memory(record: GraphRecord, stream: Stream, pool: int | None) -> Any:
+        raise cublas()
+
+    with emulated_cuda() as machine:
+        model = opened(known.folder)
+        with patch.object(machine, "capture", no_memory):
+            expected = short_texts(model, 2)
+        assert model.runtime.graphs is not None
+        assert model.runtime.graphs.trouble == "there is no memory for a graph"
+        model.runtime.follow(model.plan)
+        assert short_texts(model, 2) == expected
+        assert graphs_of(model).captures == 1
+
+
+def test_a_cache_that_the_plan_has_no_room_for_leaves_for_a_new_picture(known: Known) -> None:
+    with (
+        patch.object(MemoryPlan, "caches_stay", new=False),
+        emulated_cuda(order=Order.LATE) as machine,
+    ):
+        model = opened(known.folder)
+        assert text(model) == known.texts[0]
+        assert short_texts(model, 1)
+        [slot] = model.engine.slots
+        held, version = machine.held[0], slot.cache.version
+        model.pictures.clear()
+        with (
+            patch.object(model.runtime, "encode", side_effect=ZeroDivisionError),
+            pytest.raises(ZeroDivisionError),
+        ):
+            text(model)
+        assert machine.held[0] < held - slot.cache.prefix_bytes(500)
+        assert text(model) == known.texts[0]
+        assert slot.cache.version > version
+
+
+def test_a_forward_pass_has_the_memory_of_idle_conversations(known: Known) -> None:
+    ids = torch.arange(300)[None] % 90 + 10
+    with emulated_cuda() as machine:
+        model = opened(known.folder, known.most_bytes)
+        assert text(model) == known.texts[0]
+        model.forward(ids)
+        assert text(model) == known.texts[0]
+        assert machine.peak[0] <= known.most_bytes + (64 << 10)
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
@@ -314,7 +472,7 @@ def asked_afresh(model: Model, plan: MemoryPlan) -> list[Event]:
     model.engine.slots[0].clear()
     model.pictures.clear()
     assert model.runtime.graphs is not None
-    model.runtime.graphs._kept.clear()  # a graph allocates nothing
+    model.runtime.graphs.forget_all()  # a graph allocates nothing
     model.runtime.graphs.trouble = ""
     return list(model.answer("What?", picture(1), sampling=SHORT))
 
