@@ -102,6 +102,15 @@ NewCapture = Callable[[], CaptureGraph]
 at the same time, and the output of one is valid until another one runs."""
 
 
+KeepPace = Callable[["torch.device"], None]
+"""Called after a block was started on a device: waits until it has computed all but the last two.
+So progress, a cancel and the time of a step are those of the device."""
+
+
+def _never_ahead(device: torch.device) -> None:
+    """Do nothing: the work is done when the call that started it returns."""
+
+
 class Backend(ABC):
     """One kind of device. An instance serves all devices of its kind.
 
@@ -207,6 +216,10 @@ class Backend(ABC):
     def graph_capture(self, device: torch.device) -> NewCapture | None:
         """Return what makes captures of decode steps as graphs; None if there are no graphs."""
         return None
+
+    def keep_pace(self) -> KeepPace:
+        """Return what keeps the host from running ahead of a device, for one pass over blocks."""
+        return _never_ahead
 
     def synchronize(self, device: torch.device) -> None:
         """Wait until the device has computed everything that was queued."""

@@ -13,12 +13,13 @@ import re
 import sys
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, Graph, NewCapture, Upload, untested
+from cogvlm2_lite.backends.base import Backend, Graph, KeepPace, NewCapture, Upload, untested
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text, joined
@@ -306,6 +307,10 @@ class CudaBackend(Backend):
         """Return what makes captures of CUDA graphs."""
         return partial(_Capture, device)
 
+    def keep_pace(self) -> KeepPace:
+        """Return what waits for the block before the last two."""
+        return _Pace()
+
     def synchronize(self, device: torch.device) -> None:
         """Wait for all streams of a GPU."""
         import torch
@@ -387,6 +392,23 @@ def has_amd_driver() -> bool:
 
 def _digits(text: str) -> int:
     return int("".join(letter for letter in text if letter.isdecimal()))
+
+
+class _Pace:
+    """Records an event after each block, and waits for that of two blocks before."""
+
+    def __init__(self) -> None:
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def __call__(self, device: torch.device) -> None:
+        import torch
+
+        # blocking: the thread sleeps while it waits.
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        self._events.append(event)
+        if len(self._events) > 2:
+            self._events.popleft().synchronize()
 
 
 class _Capture:

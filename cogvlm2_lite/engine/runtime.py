@@ -197,10 +197,12 @@ class Runtime:
         with residency.phase(Phase.ENCODE):
             for embedding in residency.walk([self.parts.tower.embedding]):
                 hidden = embedding(hidden)
+        keep_pace = backend_of(devices[0]).keep_pace()
         for done, block in enumerate(self.parts.tower.blocks, 1):
             check_cancel(cancel)
             with residency.at(Phase.ENCODE, block):
                 hidden = block(hidden.to(devices[done - 1]), adapted)
+            keep_pace(devices[done - 1])
             yield self.progress("encode", done, len(devices))
         with residency.at(Phase.ENCODE, self.parts.projector):
             return self.parts.projector(hidden.to(self.last_device), adapted)
@@ -227,11 +229,13 @@ class Runtime:
             if features is not None:
                 places = chunk.image_mask.to(devices[0])
                 hidden = place_features(hidden, features.to(devices[0]), places)
+        keep_pace = backend_of(devices[0]).keep_pace()
         for done, block in enumerate(self.parts.decoder.blocks, 1):
             check_cancel(cancel)
             device = devices[done - 1]
             with residency.at(phase, block):
                 hidden = block(hidden.to(device), step.on(device))
+            keep_pace(device)
             yield self.progress("prefill", done, len(devices))
         cache.advance(chunk.tokens)
         return hidden

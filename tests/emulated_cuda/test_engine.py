@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +26,7 @@ from cogvlm2_lite.engine import cuda_graph
 from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.engine.model import Model, open_model
-from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.engine.runtime import Cancelled, run
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError
 from cogvlm2_lite.events import Cancel, Event, Finished, Replanned, TextDelta
 from cogvlm2_lite.inputs.image import open_image
@@ -188,6 +189,40 @@ def test_a_graph_of_released_weights_is_seen(known: Known) -> None:
     # The step behind the release loads the weights again; the next one repeats the graph.
     assert all(map(torch.equal, right[:6], wrong[:6]))
     assert not torch.equal(right[6], wrong[6])
+
+
+# --- pace -----------------------------------------------------------------------------------------
+
+
+def test_the_host_is_at_most_three_blocks_ahead(known: Known) -> None:
+    """So progress, a cancel and the longest step, by which a hang is found, are those of the GPU.
+
+    Without a limit, the whole encoding was queued, and the first wait for a value took its time.
+    """
+    with emulated_cuda(order=Order.LATE) as machine:
+        model, stream = opened(known.folder), machine.default_stream(0)
+        runtime, side = model.runtime, model.config.vision.image_size
+        pixels, ids = torch.zeros(1, 3, side, side), torch.arange(20)[None] + 10
+        chunk = make_chunk(ids, torch.zeros_like(ids))
+        for _ in range(2):  # the first pass loads the weights
+            for work in (
+                runtime.encode(pixels, Cancel()),
+                runtime.prefill(chunk, None, runtime.new_cache(), Cancel()),
+            ):
+                machine.finish()
+                queued, waiting = [stream.queued], []
+                for _ in work:
+                    queued.append(stream.queued)
+                    waiting.append(stream.waiting)
+                assert len(waiting) == 5
+                block = max(after - before for before, after in pairwise(queued[1:]))
+                assert max(waiting[2:]) <= 3 * block
+                cancelled = runtime.encode(pixels, cancel := Cancel())
+                for _ in range(3):
+                    next(cancelled)
+                cancel.set()
+                with pytest.raises(Cancelled):
+                    next(cancelled)
 
 
 # --- features -------------------------------------------------------------------------------------
