@@ -203,7 +203,8 @@ class BatchRounder:
         work = block.descent if descends else block.gptq
         if self.graphs is None or self.graphs.trouble:
             return work.run()
-        errors = self.graphs.run(work, block, work.run)
+        # The key must not refer to the block, or graphs would keep it and its buffers for ever.
+        errors = self.graphs.run(work, len(block.given), work.run)
         # A graph that is not right has written into the buffers before it was found out.
         return work.run() if self.graphs.trouble else errors
 
