@@ -246,6 +246,32 @@ def test_sampling_is_the_same_while_streaming(known: Known, sampling: dict[str, 
         assert text(opened(known.folder, known.budget(0)), **sampling) == expected
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"temperature": 0.8, "top_p": 0.9, "top_k": 50, "seed": 3, "repetition_penalty": 1.3},
+        {"frequency_penalty": 0.5, "presence_penalty": 0.3, "logprobs": 3},
+        {"temperature": 0.8, "seed": 3, "json_object": True},
+    ],
+    ids=lambda sampling: "-".join(sampling) or "greedy",
+)
+def test_the_host_waits_once_for_a_token(known: Known, sampling: dict[str, Any]) -> None:
+    """For the token, together with what is reported of its logits."""
+    with emulated_cuda() as machine:
+        model, waits = opened(known.folder), []
+        for most in (8, 2, 8):  # the first answer loads weights and captures a graph
+            machine.syncs.clear()
+            values = Sampling(max_new_tokens=most, repetition_guard=False, **sampling)
+            *_, last = model.answer("What?", picture(1), sampling=values)
+            assert isinstance(last, Finished)
+            del machine.syncs["aten.exponential_.default"]  # the emulated generator is the CPU's
+            waits.append((sum(machine.syncs.values()), last.completion_tokens))
+        (few, less), (many, more) = waits[1:]
+        assert more > less
+        assert many - few == more - less
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("kv", list(KVKind))
 def test_number_types_and_kinds_of_cache(known: Known, dtype: str, kv: KVKind) -> None:
