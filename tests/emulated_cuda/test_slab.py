@@ -211,3 +211,23 @@ def test_what_every_token_streams_is_read_from_the_files_once(known: Known) -> N
         residency.release()
         assert text(model) == known.texts[0]
         assert packed
+
+
+def test_a_graph_survives_pictures_that_take_weights_out(known: Known) -> None:
+    sampling = Sampling(max_new_tokens=8, repetition_guard=False)
+
+    def answers(model: Model) -> list[str]:
+        found = []
+        for number in (1, 2, 3, 1):
+            *_, last = model.answer("What?", picture(number), sampling=sampling)
+            assert isinstance(last, Finished)
+            found.append(last.text)
+        return found
+
+    with emulated_cuda(order=Order.LATE):
+        expected = answers(opened(known.folder))
+        model = opened(known.folder, moving(known))
+        assert answers(model) == expected
+        assert model.runtime.graphs is not None
+        assert model.runtime.graphs.captures == 1
+        assert model.runtime.graphs.replays > 20
