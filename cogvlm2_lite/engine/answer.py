@@ -205,6 +205,7 @@ class Answers:
             reason = FinishReason.CANCELLED
             # The text that is continued is not lost if the answer is cancelled before it continues.
             tally.text = tally.text or self.tokenizer.decode(list(continue_ids))
+        self._keep_picture(slot)
         yield Finished(
             text=tally.text,
             reason=reason,
@@ -285,11 +286,18 @@ class Answers:
 
         None: the answer ends, and the token is not in the cache.
         """
+        self._keep_picture(slot)
         logits = yield Token(token=token, position=position, cache=slot.cache, adapter=adapter)
         assert slot.generated is not None
         if logits is not None:
             slot.generated.tokens.append(token)
         return logits
+
+    def _keep_picture(self, slot: CacheSlot) -> None:
+        """Copy a slot's new picture into the picture cache, where other answers may wait for it."""
+        if slot.new_picture is not None:
+            (picture, tokens), slot.new_picture = slot.new_picture, None
+            self.pictures.put(picture, slot.cache, tokens)
 
     def _prefill(
         self, prepared: Prepared, slot: CacheSlot, cancel: Cancel, tally: _Tally
@@ -298,7 +306,7 @@ class Answers:
         if cancel.is_set:
             raise Cancelled
         prompt, image, adapter = prepared.prompt, prepared.request.image, prepared.request.adapter
-        slot.generated = None
+        slot.generated = slot.new_picture = None
         scores, first = prepared.request.scores, self._first_scored(prepared)
         reused = first
         if first > 1:
@@ -338,7 +346,10 @@ class Answers:
                 check_finite(hidden, self.runtime.dtype)
                 scored += yield from self._score(prepared, hidden, (start, first), slot, cancel)
             if prepared.picture_key and chunk.has_image:
-                self.pictures.put(prepared.picture_key, slot.cache, end)
+                slot.new_picture = (prepared.picture_key, end)
+                # From a GPU it is copied over the bus: the first token does not wait for that.
+                if self.runtime.plan.devices[0].budget.in_ram:
+                    self._keep_picture(slot)
         assert hidden is not None
         if scores:
             yield self._prompt_scored(prepared, tuple(scored))

@@ -115,6 +115,8 @@ class CacheSlot:
 
     cached     the part of a prompt
     generated  the tokens of an answer after it; None if the cache holds others
+    new_picture  key of a picture that was encoded and is not in the PictureCache yet, and the
+               tokens up to its end
     replans    plans made during the current answer because memory ran out
     used       number of the last answer; 0: none yet
     """
@@ -123,6 +125,7 @@ class CacheSlot:
         self.cache = cache
         self.cached = CachedPrompt()
         self.generated: GeneratedTokens | None = None
+        self.new_picture: tuple[str, int] | None = None
         self.replans = 0
         self.used = 0
 
@@ -146,6 +149,7 @@ class CacheSlot:
         self.cache.release()
         self.cached = CachedPrompt()
         self.generated = None
+        self.new_picture = None
 
 
 class PictureCache:

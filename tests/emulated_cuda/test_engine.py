@@ -28,7 +28,15 @@ from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Cancelled, run
 from cogvlm2_lite.errors import CheckpointError, DoesNotFitError
-from cogvlm2_lite.events import Cancel, Event, Finished, Replanned, TextDelta
+from cogvlm2_lite.events import (
+    Cancel,
+    Event,
+    Finished,
+    ImageEncoded,
+    Prefilled,
+    Replanned,
+    TextDelta,
+)
 from cogvlm2_lite.inputs.image import open_image
 from cogvlm2_lite.memory import work
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan
@@ -502,6 +510,43 @@ def test_a_forward_pass_has_the_memory_of_idle_conversations(known: Known) -> No
         model.forward(ids)
         assert text(model) == known.texts[0]
         assert machine.peak[0] <= known.most_bytes + (64 << 10)
+
+
+# --- keeping pictures -----------------------------------------------------------------------------
+
+
+def test_a_new_picture_is_kept_after_the_first_token(known: Known) -> None:
+    """In groups of layers: one wait for each, where each layer's keys and values had one."""
+    with emulated_cuda(order=Order.LATE) as machine:
+        model = opened(known.folder)
+        put, waits = model.pictures.put, list[int]()
+
+        def counted(*args: Any) -> None:
+            before = sum(machine.syncs.values())
+            put(*args)
+            waits.append(sum(machine.syncs.values()) - before)
+
+        with patch.object(model.pictures, "put", counted):
+            for event in model.answer("What?", picture(1)):
+                if isinstance(event, Prefilled):
+                    assert not waits
+                    assert not model.pictures.nbytes
+        assert waits == [2 * 2]  # keys and values of five layers, four at a time
+        assert model.pictures.nbytes
+        model.engine.slots[0].clear()
+        events = list(model.answer("What?", picture(1), sampling=Sampling(max_new_tokens=8)))
+        assert any(isinstance(event, ImageEncoded) and event.reused for event in events)
+        assert isinstance(events[-1], Finished)
+        assert events[-1].text == known.texts[0]
+
+
+def test_a_cancelled_answer_keeps_its_picture(known: Known) -> None:
+    with emulated_cuda(order=Order.LATE):
+        model, cancel = opened(known.folder), Cancel()
+        for event in model.answer("What?", picture(1), cancel=cancel):
+            if isinstance(event, Prefilled):
+                cancel.set()
+        assert model.pictures.nbytes
 
 
 # --- memory ---------------------------------------------------------------------------------------
