@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import pytest
 
@@ -34,14 +35,8 @@ BUDGETS = [24, 16, 12, 8, 6, 4]
 ROUNDING_BYTES = MIB
 """Each of 1,221 tensors is rounded up to 512 bytes; the plan has their real sizes."""
 
-GROWING_BYTES = 16 * MIB
-"""While a key/value cache grows, one of its 64 buffers exists twice."""
-
-FRAGMENTED_MIB = {24: 690, 16: 690, 12: 690, 8: 560, 6: 560, 4: 545}
-"""By budget: what is reserved beyond what is allocated, at their peaks. It may only fall."""
-
-FLUSHES = {8: 1, 6: 1, 4: 1}
-"""By budget: how often unused memory is returned to the driver because it has nothing left."""
+FRAGMENTED_BYTES = 150 * MIB
+"""What may be reserved beyond what is allocated, at their peaks. It may only fall."""
 
 
 def ask_all(asked: Session) -> None:
@@ -53,12 +48,24 @@ def ask_all(asked: Session) -> None:
     asked.ask("third picture", 100, picture=3)
 
 
+Record = Callable[[bool], Sequence[Event]]
+
+
 @pytest.fixture(scope="module")
-def recorded() -> Sequence[Event]:
-    """Return the trace of all questions with all weights resident."""
-    with session(24) as asked:
-        ask_all(asked)
-        return asked.machine.trace.events
+def record() -> Record:
+    """Return the trace of all questions with all weights resident.
+
+    Its argument is MemoryPlan.caches_stay: the one property of a plan that changes what else is
+    allocated.
+    """
+
+    @functools.cache
+    def recorded(caches_stay: bool) -> Sequence[Event]:
+        with patch.object(MemoryPlan, "caches_stay", caches_stay), session(24) as asked:
+            ask_all(asked)
+            return asked.machine.trace.events
+
+    return recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def cases(recorded: Sequence[Event]) -> Callable[[int], Case]:
+def cases(record: Record) -> Callable[[int], Case]:
     """Return the cases by budget; budgets with the same plan share a trace."""
     known: dict[tuple[PhasePlan, ...], Sequence[Event]] = {}
 
@@ -87,8 +94,10 @@ def cases(recorded: Sequence[Event]) -> Callable[[int], Case]:
     def case(gib: int) -> Case:
         with session(gib) as asked:
             plan = asked.model.plan
-            phases = plan.devices[0].phases
-            if phases not in known:
+        phases = plan.devices[0].phases
+        if phases not in known:
+            recorded = record(plan.caches_stay)
+            with session(gib) as asked:
                 asked.repeat(recorded)
                 known[phases] = asked.machine.trace.events
         return Case(gib=gib, plan=plan, events=known[phases])
@@ -113,7 +122,7 @@ def excesses(case: Case, plan: MemoryPlan | None = None) -> list[str]:
         limits = {
             "all": (usage.requested, planned.peak_bytes + ROUNDING_BYTES),
             "activations": (usage.by_label.get("", 0), planned.scratch_bytes),
-            "cache": (usage.by_label.get("cache", 0), planned.cache_bytes + GROWING_BYTES),
+            "cache": (usage.by_label.get("cache", 0), planned.cache_bytes),
             "weights": (usage.by_label.get("weights", 0), weights + ROUNDING_BYTES),
         }
         found += [
@@ -141,7 +150,8 @@ def test_no_phase_allocates_more_than_its_plan(case: Case) -> None:
 def test_the_driver_gives_no_more_than_the_budget_and_its_reserve(case: Case) -> None:
     usage = case.usage().values()
     assert max(each.reserved for each in usage) <= case.gib * GIB
-    assert sum(each.flushes for each in usage) == FLUSHES.get(int(case.gib), 0)
+    # Unused memory is never returned to the driver in order to request other.
+    assert sum(each.flushes for each in usage) == 0
 
 
 def test_little_is_reserved_and_not_allocated(case: Case) -> None:
@@ -150,27 +160,27 @@ def test_little_is_reserved_and_not_allocated(case: Case) -> None:
         max(each.reserved for each in usage),
         max(each.allocated for each in usage),
     )
-    known = FRAGMENTED_MIB[int(case.gib)]
-    assert known - 20 <= (reserved - allocated) / MIB <= known, "lower FRAGMENTED_MIB if it fell"
+    assert FRAGMENTED_BYTES - 20 * MIB <= reserved - allocated <= FRAGMENTED_BYTES
 
 
 def test_expandable_segments_leave_less_unused(case: Case) -> None:
     usage = case.usage(expandable=True).values()
     reserved = max(each.reserved for each in usage)
     allocated = max(each.allocated for each in usage)
-    assert reserved - allocated < 100 * MIB
+    assert reserved - allocated < 90 * MIB
     assert sum(each.flushes for each in usage) == 0
 
 
-def test_after_three_answers_the_driver_is_not_called_for_a_picture(
+def test_after_three_answers_the_driver_is_hardly_called_for_a_picture(
     cases: Callable[[int], Case],
 ) -> None:
     usage = cases(8).usage()
     calls = {name: each.driver_calls for name, each in usage.items() if name.startswith("third")}
-    assert sum(calls.values()) < 60, calls
+    assert sum(calls.values()) < 30, calls  # the cache was freed, and a graph is captured again
 
 
-def test_a_trace_that_is_put_together_is_that_of_the_whole_run(recorded: Sequence[Event]) -> None:
+def test_a_trace_that_is_put_together_is_that_of_the_whole_run(record: Record) -> None:
+    recorded = record(False)
     first = recorded[: next(i for i, e in enumerate(recorded) if e.phase == "1000")]
     found = []
     for repeats in (True, False):
@@ -201,7 +211,7 @@ def test_a_plan_without_the_mask_is_seen(cases: Callable[[int], Case]) -> None:
     case = cases(24)
     mask = PREFILL_CHUNK * 8192
     plan = with_less_scratch(case.plan, Phase.PREFILL_TEXT, mask)
-    assert [text.partition(":")[0] for text in excesses(case, plan)] == ["8000"]
+    assert {text.partition(":")[0] for text in excesses(case, plan)} == {"8000"}
 
 
 def test_a_plan_without_the_dequantized_rows_is_seen(cases: Callable[[int], Case]) -> None:
