@@ -73,9 +73,9 @@ def test_a_question_is_on_disk_before_any_answer(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is of POSIX")
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing_that_was_written(tmp_path: Path) -> None:
+def test_ten_kills_lose_nothing_that_was_written(tmp_path: Path) -> None:
     chance = random.Random(7)
-    for number in range(20):
+    for number in range(10):
         folder = tmp_path / str(number)
         root = Path(__file__).parents[2]
         process = subprocess.Popen(

@@ -57,7 +57,7 @@ def test_painters_have_ended_when_frames_of_paint_events_are_kept(desk: Desk) ->
 
 
 def test_an_icon_that_qt_copies_is_deleted_once(desk: Desk) -> None:
-    for _ in range(20):
+    for _ in range(4):
         changed = QIcon(theme.icon("plus"))
         changed.addPixmap(theme.icon("plus").pixmap(20, 20))  # so Qt clones the engine
         del changed
