@@ -56,9 +56,48 @@ it is "not measured", and a maker without any card in it is "untested on real ha
 | Intel | `xpu` | bitsandbytes: one row fused, more rows dequantized in parts | the emulated GPU under this name; fakes | graphs |
 | Apple | `mps` | torch: dequantized in parts | the emulated GPU under this name; fakes | graphs, pinned memory, loading on a second thread (torch's MPS [ends the process](https://github.com/pytorch/pytorch/issues/197805) if two threads use it) |
 
+GPUs without bfloat16 (T4, RTX 20) compute in float16, which the makers of the model do not support. The program
+checks the features of each picture and the logits of each prompt; if they are not finite, it computes everything in
+float32 from then on, within the same memory budget, and reports that once. Weights in 4 bits stay as they are. This is
+tested with models that are made to overflow; with the real weights nobody has tried it. So a T4 counts as not supported
+until it has been tested with them. `--dtype float32` avoids the question. `compare` and
+calibration do not change the number type by themselves.
+
 A GPU's memory plan on a Mac uses what macOS recommends for its GPU, and no more than the RAM that is free. An operation
 that a GPU lacks ends the answer with an error that names `--device cpu`; nothing is computed on the CPU instead,
 unless `PYTORCH_ENABLE_MPS_FALLBACK` is set, which `doctor` and a remark report.
+"""  # noqa: E501 - a table
+
+_FAILURES = """\
+### What you see if a GPU fails
+
+| what happens | `ask`, `chat` | `batch`, `evaluate`, `serve`, the window |
+| --- | --- | --- |
+| memory runs out | a new plan, and the same answer more slowly | the same |
+| CUDA reports an error to torch | an error that names it; `--device cpu` is the way out | the engine is started again |
+| CUDA reports an error to bitsandbytes | the program ends with exit code 1 and one line of bitsandbytes: `Error ... at line ... in file ...` | the engine's process ends; the question gets an error, and the engine is started again |
+| a call never returns | nothing: end the process | the engine is ended after a while without progress, and started again |
+
+In the third case bitsandbytes ends the process in which it runs, so no other message is possible. `ask` and `chat`
+compute in their own process; the other commands and the window have a process for the engine. `--json` then ends without
+the event `finished`. Close other programs and try again, with a smaller `--vram` or with `--device cpu`; `cogvlm2-lite
+doctor` shows whether the GPU still responds.
+"""  # noqa: E501 - a table
+
+_OWN_KERNELS = """\
+### Our own CUDA kernels
+
+`COGVLM2_LITE_GPU_KERNELS=own` makes decoding on NVIDIA's GPUs use CUDA kernels of our own
+(`cogvlm2_lite/weights/kernels/cuda/`). torch's NVRTC compiles them when a model is loaded. They are used only if their
+self-test passes, and they are off by default, because no card has run or measured them. This is known without a card:
+
+| | our kernels | torch and bitsandbytes |
+| --- | ---: | ---: |
+| instructions for each 4-bit weight, for 1 to 8 rows (machine code for sm_75 to sm_120) | 2.3 to 2.5 | 8.1, one row |
+| rows that read a 4-bit or 16-bit matrix once, each with the bits that it has alone | 8 | up to 3, or 1 |
+| launches for a token in a block of the decoder | 9 | 22 |
+| error against exact weights in bfloat16 (a random matrix, the kernel's text compiled for the CPU) | 0.0022 | 0.0024 |
+
 """  # noqa: E501 - a table
 
 _MEASURE_GPU = """\
@@ -173,7 +212,7 @@ def render() -> str:
         sections.append(_NO_GPU)
     sections.append(_MAKERS)
     steps = "\n".join(f"| `{step.name}` | {step.what} |" for step in STEPS)
-    sections.append(_MEASURE_GPU.format(steps=steps))
+    sections += [_FAILURES, _OWN_KERNELS, _MEASURE_GPU.format(steps=steps)]
     choices = _read("choices")
     if choices:
         sections.append(_CHOICES.format(**choices))
