@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -27,7 +28,9 @@ def measure(run: Run) -> None:
     arguments += ["-k", "test_full_attention"] if run.rehearse else []
     # Plugins that are installed must not matter, nor warnings of other versions.
     with patch.dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"):
-        exit_code = _here(arguments) if run.rehearse else _as_process(arguments)
+        exit_code = (
+            _here(arguments) if run.rehearse else _as_process(arguments, max(5.0, run.left_s - 8))
+        )
     found = read_junit(junit)
     run.put(exit=exit_code, **found)
     if found["failed"] or exit_code:
@@ -36,9 +39,14 @@ def measure(run: Run) -> None:
         run.wrong("no test passed")
 
 
-def _as_process(arguments: list[str]) -> int:
-    command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+def _as_process(arguments: list[str], limit_s: float) -> int:
+    """Run pytest; if it takes too long, let it end and write the results that it has."""
+    process = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return process.wait()
 
 
 def _here(arguments: list[str]) -> int:

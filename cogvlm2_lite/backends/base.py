@@ -43,9 +43,11 @@ class HostCopy:
 
     chunks  [bytes] uint8 each; empty before the first upload, which fills them as far as the system
             allows
+    is_full whether the system refused more
     """
 
     chunks: list[Tensor] = field(default_factory=list)
+    is_full: bool = False
 
 
 class Upload(Protocol):

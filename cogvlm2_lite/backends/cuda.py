@@ -133,6 +133,7 @@ class CudaBackend(Backend):
 
         # With too little memory for it, the plan finds out and reports it.
         with contextlib.suppress(RuntimeError):
+            self.prepare()
             x = torch.zeros(16, 16, dtype=torch.float16, device=torch.device(self.kind, index))
             torch.mm(x, x)
             heads = x.view(1, 1, 16, 16)
@@ -340,11 +341,14 @@ class CudaBackend(Backend):
         return highest
 
     def limit_memory(self, device: torch.device, nbytes: int) -> None:
-        """Give torch's allocator a limit.
+        """Set a limit for torch's allocator on Windows and WSL.
 
-        On Windows and WSL the driver moves memory to RAM instead of failing, and everything becomes
-        many times slower. With a limit torch itself fails, and a smaller plan is made.
+        There the driver moves memory to RAM instead of failing, and everything becomes many times
+        slower. With a limit torch itself fails, and a smaller plan is made. Elsewhere the driver
+        fails, and a limit would also count what else this process does on the GPU.
         """
+        if not _moves_memory_to_ram():
+            return
         import torch
 
         _, total = torch.cuda.mem_get_info(device)
@@ -390,6 +394,11 @@ def has_amd_driver() -> bool:
     return Path("/dev/kfd").exists()
 
 
+def _moves_memory_to_ram() -> bool:
+    """Return whether the driver uses RAM when a GPU's memory is full: on Windows and WSL."""
+    return os.name == "nt" or Path("/dev/dxg").exists()
+
+
 def _digits(text: str) -> int:
     return int("".join(letter for letter in text if letter.isdecimal()))
 
@@ -431,6 +440,8 @@ class _Capture:
         # thread_local: other threads may allocate memory during the capture.
         with (
             torch.cuda.device(device),
+            # torch does not restore the stream if the capture can't be ended.
+            torch.cuda.stream(torch.cuda.current_stream(device)),
             torch.cuda.graph(
                 graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"
             ),

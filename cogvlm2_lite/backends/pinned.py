@@ -88,8 +88,9 @@ class PinnedUpload(Upload):
             room = torch.empty(total, dtype=torch.uint8, device=self._device)
         for number, begin in enumerate(range(0, total, RING_BYTES)):
             end = min(begin + RING_BYTES, total)
-            if kept is not None and number == len(kept.chunks):
+            if kept is not None and number == len(kept.chunks) and not kept.is_full:
                 memory, is_pinned = pinned_or_ordinary(end - begin)
+                kept.is_full = not is_pinned
                 if is_pinned:
                     _pack(memory, pieces, begins, begin, end)
                     kept.chunks.append(memory)

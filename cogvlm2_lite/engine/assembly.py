@@ -58,7 +58,9 @@ def assemble(
     backend_of(device).prepare()
     full = choose_full_attention(device, dtype)
     single = choose_token_attention(device, dtype, config.head_dim)
-    operations = choose_operations(device, single.attend, own_kernels=uses_own_kernels(device))
+    operations = choose_operations(
+        device, single.attend, own_kernels=uses_own_kernels(device, dtype)
+    )
     return ModelParts(
         config=config,
         full_attention=full,

@@ -286,6 +286,7 @@ class Model:
                 expected=", ".join(map(str, expected)),
                 shape=list(pixel_values.shape),
             )
+        self.spare_slots()
         features = run(self.runtime.encode(pixel_values, Cancel(), self.adapter))
         check_finite(features, self.runtime.dtype)
         return features
@@ -339,7 +340,7 @@ class Model:
         if "engine" not in self.__dict__ or self.engine.busy:
             return
         for slot in self.engine.slots:
-            if slot.cache.fixed:
+            if slot.cache.fixed and slot.cache.nbytes:
                 slot.clear()
                 self.runtime.free_cache(slot.cache)
 

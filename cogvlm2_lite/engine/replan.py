@@ -135,6 +135,9 @@ class Replanner:
         )
         self._workload = workload
         runtime.follow(new)
+        # The next slab is smaller; taken from the memory of the old one, it would split it.
+        for backend in {backend_of(d.budget.device) for d in new.devices}:
+            backend.release_unused()
 
     def _smaller(self, old: MemoryPlan) -> MemoryPlan:
         """Return the plan halfway between the old one and the smallest possible one."""

@@ -129,7 +129,13 @@ class Engine:
 
     @property
     def full(self) -> bool:
-        """Whether no other answer can start now."""
+        """Whether no other answer can start now.
+
+        While answers wait for float32 none starts: the model is replaced when the others have
+        ended.
+        """
+        if self._restarting and self._in_float32 is not None:
+            return True
         return len(self._live) + len(self._restarting) >= len(self.slots)
 
     def answer(self, request: Request, cancel: Cancel) -> Iterator[Event]:
@@ -364,10 +370,10 @@ class Engine:
             lost = device_lost(error)
             lost.__cause__ = error
             lives, error = list(self._live.values()), lost
-        elif isinstance(error, MISSING):
+        elif isinstance(error, MISSING) and not self.runtime.plan.devices[0].budget.in_ram:
             missing = missing_operation(error)
             missing.__cause__ = error
-            error = missing
+            lives, error = list(self._live.values()), missing
         for live in lives:
             del self._live[live.number]
             live.work.close()

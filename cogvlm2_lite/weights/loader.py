@@ -179,7 +179,7 @@ class WeightLoader:
 
 _Order = tuple[str, int]
 _LAST: _Order = ("\uffff", 0)
-"""Behind all files."""
+"""Sorts after all files."""
 
 
 @dataclass(frozen=True, kw_only=True)

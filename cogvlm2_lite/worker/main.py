@@ -10,6 +10,7 @@ other commands between them. The process exits when its owner is gone.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import queue
 import signal
@@ -94,7 +95,7 @@ class Worker:
                 case Shutdown():
                     return
                 case Unload():
-                    self._opened = None
+                    self._close()
                     self._send(Unloaded())
                 case Load():
                     self._load(work)
@@ -170,8 +171,16 @@ class Worker:
         residency = opened.model.runtime.residency
         return str(residency.current_phase), residency.steps + self._emitted
 
+    def _close(self) -> None:
+        """Free the model's memory, and return it to the system for other programs."""
+        if self._opened is None:
+            return
+        backend, self._opened = self._opened.model.compute.backend, None
+        gc.collect()  # a model and its engine may refer to each other
+        backend.release_unused()
+
     def _load(self, load: Load) -> None:
-        self._opened = None
+        self._close()
         try:
             self._opened = _open(load.options)
             if load.warm_up:

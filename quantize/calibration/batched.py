@@ -17,6 +17,7 @@ rounds differently in the last bit.
 
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class BatchRounder:
         self._blocks.clear()
         if self.graphs is not None:
             self.graphs.forget_all()
+        gc.collect()  # a block and its steps refer to each other
 
     def round(
         self, problems: Sequence[Problem], how: Calibration

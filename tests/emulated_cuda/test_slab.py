@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cogvlm2_lite.architectures.architecture import Phase
-from cogvlm2_lite.backends import pinned
+from cogvlm2_lite.backends import cuda, pinned
 from cogvlm2_lite.backends.base import HostCopy
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.events import Finished, Replanned
@@ -155,8 +155,11 @@ def test_a_smaller_plan_has_a_smaller_slab(known: Known) -> None:
         assert machine.held[0] <= before - slab + smaller + 4096
 
 
-def test_torch_refuses_what_is_beyond_the_budget_and_its_reserve(known: Known) -> None:
+def test_torch_refuses_what_is_beyond_the_budget_and_its_reserve(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On Windows the driver would never refuse it, but move it to RAM."""
+    monkeypatch.setattr(cuda, "_moves_memory_to_ram", lambda: True)
     with emulated_cuda() as machine:
         model = opened(known.folder, known.budget(0.5))
         text(model)

@@ -84,7 +84,9 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     """
     backend = backend_of(device)
     if name == "auto" and not backend.uses_ram:
-        name = os.environ.get(GPU_KERNELS, name)
+        asked = os.environ.get(GPU_KERNELS) or name
+        # An answer that float16 can't hold is computed in float32, which our kernels do not take.
+        name = name if asked == "own" and dtype == torch.float32 else asked
     if name not in KERNELS:
         raise UsageError(
             "Unknown kernel {name!r}.",
@@ -110,10 +112,10 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto")
     raise UsageError("The {name} kernels don't work here: {why}.", name=name, why=why)
 
 
-def uses_own_kernels(device: torch.device) -> bool:
+def uses_own_kernels(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether our CUDA kernels were asked for; `choose_kernels` checks that they work."""
-    backend = backend_of(device)
-    return "own" in backend.asked_kernels and os.environ.get(GPU_KERNELS) == "own"
+    asked = os.environ.get(GPU_KERNELS) == "own" and dtype != torch.float32
+    return asked and "own" in backend_of(device).asked_kernels
 
 
 # --- the candidates: each raises OSError with the reason if it is not usable ----------------------
@@ -194,7 +196,7 @@ def _open_xpu(device: torch.device, dtype: torch.dtype) -> KernelChoice:
 
 
 def _check_bitsandbytes(device: torch.device, dtype: torch.dtype) -> int:
-    """Return how many rows its product may have, so that each is as alone."""
+    """Return the most rows of a product in which each row has the same bits as alone."""
     # Silenced: on CPUs with AVX512-BF16 the import warns to install a package that downloads code.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:

@@ -30,7 +30,9 @@ _ERRORS: Mapping[torch.dtype, float] = MappingProxyType(
 
 @cache
 def rows_together(device: torch.device, dtype: torch.dtype) -> int:
-    """Return how many rows bitsandbytes multiplies as it does each alone; 0 if they are wrong.
+    """Return the most rows of a product in which each row has the same bits as alone.
+
+    Returns 0 if results are wrong.
 
     Computed once: a process may open many models.
     """

@@ -60,7 +60,7 @@ def launch(
     assert isinstance(arguments, kernel.arguments)
     run = getattr(libraries[kernel.file], f"run_{name}")
     run.restype = ctypes.c_char_p
-    fault = run(ctypes.byref(arguments), *grid, kernel.threads, seed)
+    fault = run(ctypes.byref(arguments), *grid, kernel.threads, kernel.shared_bytes, seed)
     assert fault is None, f"{name}: {fault.decode()}"
 
 

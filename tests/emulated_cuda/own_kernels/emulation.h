@@ -105,7 +105,7 @@ template <class Arguments> const Arguments* Launch<Arguments>::arguments;
 
 // Returns nullptr, or what is wrong with the kernel.
 template <class Arguments>
-static const char* run(void (*kernel)(Arguments), const void* arguments, int blocks_x, int blocks_y, int threads, int seed) {
+static const char* run(void (*kernel)(Arguments), const void* arguments, int blocks_x, int blocks_y, int threads, int shared_bytes, int seed) {
   Launch<Arguments>::kernel = kernel;
   Launch<Arguments>::arguments = static_cast<const Arguments*>(arguments);
   random.seed(seed);
@@ -151,6 +151,8 @@ static const char* run(void (*kernel)(Arguments), const void* arguments, int blo
         resume(i);
       }
     }
+    for (int i = shared_bytes; i < SHARED_BYTES; i++)
+      if (memory[i] != static_cast<char>(0xff)) return "a thread wrote behind the block's shared memory";
   }
   return nullptr;
 }
@@ -252,6 +254,6 @@ DEVICE void multiply_tiles(float (&sums)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32
 }
 
 #define EMULATED_KERNEL(name, Arguments)                                                                              \
-  extern "C" const char* run_##name(const void* arguments, int blocks_x, int blocks_y, int threads, int seed) { \
-    return emulated::run<Arguments>(name, arguments, blocks_x, blocks_y, threads, seed);                               \
+  extern "C" const char* run_##name(const void* arguments, int blocks_x, int blocks_y, int threads, int shared_bytes, int seed) { \
+    return emulated::run<Arguments>(name, arguments, blocks_x, blocks_y, threads, shared_bytes, seed);                 \
   }

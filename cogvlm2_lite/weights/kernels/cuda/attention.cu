@@ -31,6 +31,7 @@ struct Block {
   float factor[GROUP], highest[GROUP], sum[GROUP];
   float halves[GROUP][HEAD];
 };
+static_assert(sizeof(Block) <= 10 * 1024, "sources.py has the shared memory of `attend`");
 
 DEVICE float rounded(float x) { return to_float(to_half(x)); }
 

@@ -55,6 +55,7 @@ class Driver:
         assert isinstance(arguments, kernel.arguments)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         with torch.cuda.device(self._device):
+            torch.cuda.set_device(self._device)  # a new thread may have no context yet
             stream = torch.cuda.current_stream().cuda_stream
             self._check(
                 "cuLaunchKernel", self._functions[name], *grid, 1, kernel.threads, 1, 1,

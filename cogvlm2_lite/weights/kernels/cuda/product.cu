@@ -28,7 +28,6 @@ struct Product {
   const float* scale_map;  // [256] of the first matrix, if NESTED
   const float* second_map;
   const u16* bias;         // [rows] or null
-  const u16* residual;     // [inputs, rows] or null: added after the product is rounded
   u16* out;                // [inputs, rows]
   float offset;            // of the first matrix' scales, if NESTED
   float second_offset;
@@ -191,7 +190,6 @@ DEVICE void compute(const Product& p) {
     const float gate = rounded(result);
     result = rounded(gate / (1.0f + exponential(-gate))) * rounded(factor);
   }
-  if (p.residual) result = rounded(result) + to_float(p.residual[place]);
   p.out[place] = to_half(result);
 }
 

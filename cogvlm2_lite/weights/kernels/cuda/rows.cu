@@ -1,4 +1,4 @@
-// Kernels over whole rows: a residual sum with the norm that follows it, and the index of the largest logit.
+// A kernel over whole rows: a residual sum with the norm that follows it.
 
 #define THREADS 256
 
@@ -39,33 +39,4 @@ KERNEL(THREADS) add_norm(AddNorm p) {
   const u16* from = p.added ? p.sum : p.x;  // each thread reads what it wrote itself
   for (int i = thread_index(); i < p.columns; i += THREADS)
     p.out[row + i] = to_half(times(to_float(p.weight[i]), times(to_float(from[row + i]), factor)));
-}
-
-struct Largest {
-  const u16* logits;  // [rows, columns]
-  long long* out;     // [rows]: of equal logits the first
-  int columns;
-};
-
-KERNEL(THREADS) largest(Largest p) {
-  float* values = (float*)shared();
-  int* indices = (int*)(shared() + 4 * THREADS);
-  const u16* logits = p.logits + (long long)block_x() * p.columns;
-  const int thread = thread_index();
-  float best = -infinity();
-  int where = thread < p.columns ? thread : 0;
-  for (int i = thread; i < p.columns; i += THREADS) {
-    const float x = to_float(logits[i]);
-    if (x > best) best = x, where = i;
-  }
-  values[thread] = best, indices[thread] = where;
-  for (int half = THREADS / 2; half; half /= 2) {
-    barrier();
-    if (thread < half) {
-      const float x = values[thread + half];
-      const int i = indices[thread + half];
-      if (x > values[thread] || (x == values[thread] && i < indices[thread])) values[thread] = x, indices[thread] = i;
-    }
-  }
-  if (thread == 0) p.out[block_x()] = indices[0];
 }

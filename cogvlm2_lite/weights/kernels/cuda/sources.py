@@ -29,10 +29,7 @@ class Product(ctypes.Structure):
         ("x", _pointer),
         ("first", Matrix),
         ("second", Matrix),
-        *(
-            (name, _pointer)
-            for name in ("levels", "scale_map", "second_map", "bias", "residual", "out")
-        ),
+        *((name, _pointer) for name in ("levels", "scale_map", "second_map", "bias", "out")),
         *((name, _float) for name in ("offset", "second_offset")),
         *((name, _int) for name in ("inputs", "rows", "columns")),
     ]
@@ -61,12 +58,6 @@ class AddNorm(ctypes.Structure):
         ("columns", _int),
         ("epsilon", _float),
     ]
-
-
-class Largest(ctypes.Structure):
-    """`Largest` in rows.cu."""
-
-    _fields_ = [("logits", _pointer), ("out", _pointer), ("columns", _int)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +90,10 @@ KERNELS: Final = MappingProxyType(
             for name in _PRODUCTS
         },
         "attend": KernelSource(
-            file="attention", arguments=Attention, threads=256, shared_bytes=9 * 1024
+            file="attention", arguments=Attention, threads=256, shared_bytes=10 * 1024
         ),
         "merge": KernelSource(file="attention", arguments=Attention, threads=128, shared_bytes=0),
         "add_norm": KernelSource(file="rows", arguments=AddNorm, threads=256, shared_bytes=1024),
-        "largest": KernelSource(file="rows", arguments=Largest, threads=256, shared_bytes=2048),
     }
 )
 """By name."""
