@@ -91,11 +91,12 @@ def test_at_eight_gib_vision_weights_come_over_the_bus_and_decoding_waits_for_no
 
 
 def test_weights_that_left_between_phases_are_counted_when_they_come_back() -> None:
-    # At 10.5 GiB nothing is streamed while a picture is encoded, but a part of the tower had to
-    # make room for the conversation before.
-    plan = planned(10.5)
+    # With 10.5 GiB of RAM nothing is streamed while a picture is encoded, but a part of the tower
+    # had to make room for the conversation before. (On a GPU all phases have the same room.)
+    budget = DeviceBudget(device="cpu", device_bytes=int(10.5 * GIB), in_ram=True)
+    plan = plan_memory(REAL, SIZES, [budget], WORK)
     assert not plan.devices[0].phase(Phase.ENCODE).streamed
-    (encode,) = expected(10.5).arrivals[Phase.ENCODE]
+    (encode,) = forecast(plan, REAL, [ROUND], WORK).arrivals[Phase.ENCODE]
     assert encode.units
     assert {unit.part for unit in encode.units} == {Part.VISION}
 
@@ -162,7 +163,7 @@ def test_streamed_matrices_are_packed_anew_for_every_token() -> None:
 
 
 def test_with_a_single_buffer_a_plan_takes_both_times() -> None:
-    plan = planned(2.1)
+    plan = planned(2.3)
     assert plan.devices[0].phase(Phase.DECODE).depth == 1
     found = forecast(plan, REAL, [ROUND], WORK)
     everything = expected(24)

@@ -75,5 +75,12 @@ def engine_in_this_process() -> Iterator[None]:
     )
     # The worker ends its process when its owner is gone; here that would end the tests.
     own = SimpleNamespace(_exit=lambda code: None)
+    before = set(threading.enumerate())
     with patch.object(client, "subprocess", popen), patch.object(worker_main, "os", own):
-        yield
+        try:
+            yield
+        finally:
+            # A thread that notices the end of its owner later would end the tests after all.
+            for thread in set(threading.enumerate()) - before:
+                if thread.name in ("worker", "commands"):
+                    thread.join(20)
