@@ -75,10 +75,10 @@ _FAILURES = """\
 | --- | --- | --- |
 | memory runs out | a new plan, and the same answer more slowly | the same |
 | CUDA reports an error to torch | an error that names it; `--device cpu` is the way out | the engine is started again |
-| CUDA reports an error to bitsandbytes | the program ends with exit code 1 and one line of bitsandbytes: `Error ... at line ... in file ...` | the engine's process ends; the question gets an error, and the engine is started again |
+| CUDA reports an error to bitsandbytes | the program ends with exit code 1, one line of bitsandbytes (`Error ... at line ... in file ...`), and a message that says what to do (not on Windows) | the engine's process ends; the question gets an error, and the engine is started again |
 | a call never returns | nothing: end the process | the engine is ended after a while without progress, and started again |
 
-In the third case bitsandbytes ends the process in which it runs, so no other message is possible. `ask` and `chat`
+In the third case bitsandbytes ends the process in which it runs. `ask` and `chat`
 compute in their own process; the other commands and the window have a process for the engine. `--json` then ends without
 the event `finished`. Close other programs and try again, with a smaller `--vram` or with `--device cpu`; `cogvlm2-lite
 doctor` shows whether the GPU still responds.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.backends.base import Backend, Graph, KeepPace, NewCapture, Upload, untested
 from cogvlm2_lite.backends.device import Gpu
+from cogvlm2_lite.backends.exit_message import explain_sudden_end
 from cogvlm2_lite.errors import DeviceError
 from cogvlm2_lite.text import Text, joined
 
@@ -255,14 +256,15 @@ class CudaBackend(Backend):
             return not cuda.is_bf16_supported(including_emulation=False)
 
     def prepare(self) -> None:
-        """Make torch use its own attention kernels and not cuDNN's.
+        """Make torch use its own attention kernels, and explain an end that bitsandbytes causes.
 
-        Newer versions of torch prefer cuDNN's on data-centre GPUs (compute capability 9.0 and
-        10.x). It makes a plan for each new shape, and every length of a prompt is a new one. A
+        Newer versions of torch prefer cuDNN's attention on data-centre GPUs (compute capability 9.0
+        and 10.x). It makes a plan for each new shape, and every length of a prompt is a new one. A
         public report has 0.44 s per plan (modelscope/FunASR#3704); not measured here.
         """
         import torch
 
+        explain_sudden_end()
         torch.backends.cuda.enable_cudnn_sdp(False)
 
     def upload(self, device: torch.device) -> Upload:

@@ -7,8 +7,9 @@ Its kernel for one to three rows checks no error, and its dequantizing kernels e
 here. Errors that a program survives, such as too little memory, are never pending when they are
 called: every operation of torch reports and clears them, and one of torch's kernels runs before
 each of bitsandbytes' (the norm of a layer, or the offset of the scales below). What is left is an
-error that the GPU finds later, while it computes. The process can't use the GPU after that anyway;
-with `serve` and in the window only the worker process ends, and it is started again.
+error that the GPU finds later, while it computes. The process can't use the GPU after that anyway.
+It ends with a message (`backends/exit_message.py`); with `serve` and in the window only the worker
+process ends, and it is started again.
 """
 
 from __future__ import annotations
