@@ -53,7 +53,8 @@ class HostCopy:
 class Upload(Protocol):
     """Copies weights from host memory to a device; a context manager around one unit."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
@@ -62,7 +63,7 @@ class Upload(Protocol):
         trace: TracebackType | None,
     ) -> None:
         """Wait until everything that was sent has arrived."""
-        ...
+        return
 
     def send(
         self,

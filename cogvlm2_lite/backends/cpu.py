@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from cogvlm2_lite.backends.base import Backend, HostCopy, Outgoing, Upload
@@ -101,17 +100,6 @@ class CpuBackend(Backend):
 
 class _InPlace(Upload):
     """Weights stay where they were read, often in pages of a mapped file."""
-
-    def __enter__(self) -> _InPlace:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return
 
     def send(
         self,

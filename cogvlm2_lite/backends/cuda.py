@@ -212,7 +212,7 @@ class CudaBackend(Backend):
         return Text("torch is built for {version} and finds no GPU", version=self._build)
 
     def no_gpu_error(self, reason: str) -> DeviceError:
-        """Return the error for a user who asked for a GPU where there is none."""
+        """Return the error for a user who asked for such a GPU, if none can be used."""
         return DeviceError(
             "No {maker} GPU can be used: {why}.",
             hint=_NO_GPU_HINT,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cogvlm2_lite.backends.base import (
@@ -90,7 +89,7 @@ class MpsBackend(Backend):
         return (gpu,), Text()
 
     def no_gpu_error(self, reason: str) -> DeviceError:
-        """Return the error for a user who asked for the GPU where there is none."""
+        """Return the error for a user who asked for this GPU, if it can't be used."""
         return DeviceError(
             "No {maker} GPU can be used: {why}.",
             hint="Use --device cpu; Apple's GPUs need macOS and an Apple chip.",
@@ -167,17 +166,6 @@ class _Copies(Upload):
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-
-    def __enter__(self) -> _Copies:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return
 
     def send(
         self,

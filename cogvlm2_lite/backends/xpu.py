@@ -97,7 +97,7 @@ class XpuBackend(Backend):
         )
 
     def no_gpu_error(self, reason: str) -> DeviceError:
-        """Return the error for a user who asked for a GPU where there is none."""
+        """Return the error for a user who asked for such a GPU, if none can be used."""
         return DeviceError(
             "No {maker} GPU can be used: {why}.",
             hint="Use --device cpu, or install the {build} wheel of torch (see README) and a "

@@ -170,7 +170,7 @@ def gpus(cards: Sequence[Backend]) -> Rows:
         for gpu in sorted(found, key=lambda gpu: gpu.index):
             rows[gpu.device] = _gpu(backend, gpu)
             rows[f"{gpu.device}: evidence"] = evidence(gpu)
-        # Without a driver nobody expects a GPU; but if there is none at all, one reason is shown.
+        # Without a driver no GPU is expected. If no GPU can be used, one reason is shown.
         expected = backend.has_driver() or not (rows or troubles)
         troubles += [trouble] if trouble and expected else []
     return rows | ({"not used" if rows else "none": "; ".join(troubles)} if troubles else {})

@@ -111,7 +111,7 @@ class Model:
     ) -> None:
         """Hold the parts of a model; `open_model` makes them.
 
-        build  makes the parts that depend on the number type anew
+        build  creates the parts that depend on the number type
         """
         self.folder = folder
         self.config = config
@@ -179,7 +179,7 @@ class Model:
         budgets = [device.budget for device in old.plan.devices]
         self.runtime, self.replanner, self._store = self._build(compute, budgets, release)
         self.compute = compute
-        del self.pictures  # it belongs to the old plan; made anew when it is needed
+        del self.pictures  # it belongs to the old plan; the next use creates another
         return self._answers(tokenizer)
 
     @cached_property

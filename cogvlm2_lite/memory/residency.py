@@ -311,7 +311,7 @@ class Residency:
         self._slabs[index] = Slab(layout)
 
     def _reserve(self, index: int, slab: Slab) -> None:
-        """Allocate a device's slab, if there is none. If that fails, nothing has changed."""
+        """Allocate a device's slab unless it has one. A failure changes nothing."""
         nbytes = slab.layout.nbytes
         if self._reserved[index]:
             return

@@ -81,7 +81,7 @@ class WeightLoader:
     def reserve(self, nbytes: int) -> None:
         """Replace the slab by one of another size; 0: release it. All slots must be empty.
 
-        Raises what torch raises if there is not enough memory; then there is no slab.
+        Raises torch's error if memory runs out; the device then has no slab.
         """
         if self._slab is not None:
             backend_of(self._target.device).synchronize(self._target.device)

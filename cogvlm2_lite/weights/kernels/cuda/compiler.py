@@ -34,7 +34,7 @@ class Compiled:
 
 
 def find_nvrtc() -> Path | None:
-    """Return the newest NVRTC that is installed with torch or the system; None if there is none."""
+    """Return the newest NVRTC that torch or the system has, or None."""
     found: list[Path] = []
     for package, pattern in (
         ("nvidia", "*/lib/libnvrtc.so.*"),

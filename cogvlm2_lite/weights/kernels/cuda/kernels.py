@@ -6,6 +6,7 @@ once, and each has the bits that it has alone.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -24,7 +25,7 @@ _COLUMNS = 256  # a warp reads four groups at a time
 _GROUP = 64
 
 
-class _FewRows(Generic[M]):
+class _FewRows(ABC, Generic[M]):
     """Multiplies 1 to 8 rows."""
 
     name = "own"
@@ -52,8 +53,9 @@ class _FewRows(Generic[M]):
         parts = (xs[i : i + MOST_INPUTS] for i in range(0, len(xs), MOST_INPUTS))
         return [y for part in parts for y in as_single(self._product(as_rows(part), matrix, bias))]
 
+    @abstractmethod
     def _product(self, x: Tensor, matrix: M, bias: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """Return x @ matrix.T + bias for x [rows, in_features]."""
 
 
 class OwnFourBit(_FewRows[FourBitMatrix]):
