@@ -81,7 +81,8 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     assert faults == []
 
 
-MAY_FAIL = ("/page/preview", "/v1/chat/completions")
+MAY_FAIL = ("/page/preview", "/v1/chat/completions", "/health")
+"""Requests whose errors the page shows. /health answers 503 while a model is being loaded."""
 
 
 def is_fault(message: Any) -> bool:
