@@ -170,6 +170,8 @@ class Finished(_Event, frozen=True, kw_only=True):
     completion_tokens  tokens the model produced, including the end token; for a continued answer,
                        the new ones
     token_ids          all tokens of the text; passed as `continue_ids` they continue it exactly
+    draft_tokens       tokens that speculation proposed
+    accepted_tokens    those of them that the model chose, too
     """
 
     text: str
@@ -181,6 +183,8 @@ class Finished(_Event, frozen=True, kw_only=True):
     prefill_s: Seconds
     decode_s: Seconds
     token_ids: tuple[Count, ...] = ()
+    draft_tokens: Count = 0
+    accepted_tokens: Count = 0
 
     @property
     def tokens_per_s(self) -> float:

@@ -74,6 +74,8 @@ class Request:
     score_last     report that of the last tokens of the prompt only, so many; unlike for
                    score_prompt, what is cached of the prompt before them is used
     adapter        name of the adapter that answers; None: none does
+    draft_text     a text that the answer probably resembles, such as OCR text of the picture;
+                   it changes the speed only, never the answer
     """
 
     question: str
@@ -87,6 +89,7 @@ class Request:
     score_prompt: bool = False
     score_last: int = 0
     adapter: str | None = None
+    draft_text: str = ""
 
     @property
     def scores(self) -> bool:

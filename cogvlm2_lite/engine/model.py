@@ -202,6 +202,7 @@ class Model:
         page: int | None = None,
         continue_from: str = "",
         continue_ids: Sequence[int] = (),
+        draft_text: str = "",
     ) -> Iterator[Event]:
         """Answer a question; yields events (see cogvlm2_lite.events), Finished as the last one.
 
@@ -217,6 +218,8 @@ class Model:
         continue_ids   its tokens (Finished.token_ids). With them and greedy sampling the result is
                        what it would have been without the break. If they are missing or belong to
                        another tokenizer, continue_from is tokenized again
+        draft_text  a text that the answer probably resembles, such as OCR text of the picture. It
+                  changes the speed only, never the answer
 
         The event PictureOpened has what a person should know of how the picture was read, such as
         "page 1 of 3" or converted colors; an OpenedImage has the same in `notices`.
@@ -233,6 +236,7 @@ class Model:
             continue_from=continue_from,
             continue_ids=tuple(continue_ids),
             adapter=self.adapter,
+            draft_text=draft_text,
         )
         return self.engine.answer(request, cancel or Cancel())
 
@@ -405,6 +409,7 @@ def load(
     adapter: str | Path | None = None,
     adapters: Sequence[str] = (),
     any_base: bool = False,
+    speculation: bool = True,
 ) -> Model:
     """Open a model folder, as released or made by `quantize`.
 
@@ -426,6 +431,7 @@ def load(
     adapters further ones, each as --adapter takes it: [NAME=]FOLDER[:WEIGHT]. `Model.adapter`
              chooses the one that answers, at first the first one
     any_base accept adapters that were trained on another model of the same shape
+    speculation  compute several likely tokens of an answer in one pass; it changes no answer
 
     Only headers are read here; each weight is read when it is first needed. Raises CheckpointError
     for a damaged or unknown folder, DoesNotFitError if there is not enough memory, DeviceError if
@@ -447,6 +453,7 @@ def load(
             pictures=pictures,
             adapters=_choices(adapter, adapters),
             any_base=any_base,
+            speculation=speculation,
         )
     )
 

@@ -33,4 +33,5 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     pictures: tuple[Path, int] | None = None
     adapters: tuple[AdapterChoice, ...] = ()
     any_base: bool = False
+    speculation: bool = True
     max_picture_pixels: int = DEFAULT_LIMITS.max_pixels

@@ -108,6 +108,7 @@ class LocalEngine(Protocol):
         sampling: Sampling | None = None,
         template: str | None = None,
         cancel: Cancel | None = None,
+        draft_text: str = "",
     ) -> Iterator[Event]:
         """Answer a question; see Model.answer."""
         ...

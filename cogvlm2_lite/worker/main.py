@@ -221,6 +221,7 @@ class Worker:
             score_prompt=ask.score_prompt,
             score_last=ask.score_last,
             adapter=self._opened.model.adapter if ask.adapter is None else ask.adapter or None,
+            draft_text=ask.draft_text,
         )
         self._opened.model.engine.begin(ask.request, request, self._cancels[ask.request])
 

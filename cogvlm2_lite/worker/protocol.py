@@ -82,7 +82,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     sheet    the pictures to put on one sheet (inputs/sheet.py); image has their files, one after
              the other. (): there is one picture or none
     continue_from, continue_ids  as for Model.answer
-    prompt_ids, score_prompt, score_last     as in engine.answer.Request
+    prompt_ids, score_prompt, score_last, draft_text     as in engine.answer.Request
     adapter  the adapter that answers: a name of Loaded.adapters; "": none; None: the first one, if
              there is one
     """
@@ -103,6 +103,7 @@ class Ask(_Message, frozen=True, kw_only=True):
     score_prompt: bool = False
     score_last: Count = 0
     adapter: str | None = None
+    draft_text: str = ""
 
 
 class CancelRequest(_Message, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ class Asked:
     sampling: Sampling | None
     template: str | None
     adapter: str | None = None
+    draft_text: str = ""
 
 
 @dataclass
@@ -84,6 +85,7 @@ class ScriptedModel:
         sampling: Sampling | None = None,
         template: str | None = None,
         cancel: Cancel | None = None,
+        draft_text: str = "",
     ) -> Iterator[Event]:
         self.asked.append(
             Asked(
@@ -93,6 +95,7 @@ class ScriptedModel:
                 sampling=sampling,
                 template=template,
                 adapter=self.adapter,
+                draft_text=draft_text,
             )
         )
         said = self.answers[(len(self.asked) - 1) % len(self.answers)]
