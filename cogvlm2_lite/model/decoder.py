@@ -113,6 +113,8 @@ class Step:
     place     place of a single token in the cache, if the step may become a CUDA graph; None: the
               tokens are appended
     adapted   the adapter that acts; None: no adapter
+    ahead     tokens of the same cache that come before this one in `DecoderBlock.each`: a token and
+              its drafts have 0, 1, 2, ...
     """
 
     routing: Routing
@@ -122,6 +124,7 @@ class Step:
     cache: KVCache
     place: Place | None = None
     adapted: RoutedAdapter | None = None
+    ahead: int = 0
     _elsewhere: dict[torch.device, Step] = field(default_factory=dict, init=False, repr=False)
 
     def on(self, device: torch.device) -> Step:
@@ -147,6 +150,7 @@ class Step:
             cache=self.cache,
             place=None if self.place is None else self.place.to(device),
             adapted=None if self.adapted is None else self.adapted.to(device),
+            ahead=self.ahead,
         )
 
 
@@ -227,10 +231,15 @@ class DecoderBlock:
         return x + route(self.mlp_norm(x), language.mlp, vision.mlp, adapted)
 
     def each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
-        """Run one language token of each of several sequences, xs [1, 1, hidden] each.
+        """Run several language tokens, xs [1, 1, hidden] each, with one step for each of them.
 
-        Each result is bit-identical to that of `__call__` for it alone: the projections guarantee
-        it, and everything else runs one by one. The gain is that weights are read once.
+        Tokens of one sequence stand next to each other in their order, and their steps have the
+        same cache and `ahead` 0, 1, 2, ...; each sees the keys up to its own. The cache must have
+        room for all of them.
+
+        Each result is bit-identical to that of `__call__` for it alone, after the tokens before it:
+        the projections guarantee it, and everything else runs one by one. The gain is that weights
+        are read once.
         """
         if self._is_for_own_kernels(steps):
             return self._by_own_kernels(xs, steps)
@@ -271,7 +280,7 @@ class DecoderBlock:
         """[batch, tokens, qkv rows] -> [batch, tokens, hidden]."""
         # Keys are cached after rotation: their positions never change.
         q, k, v = self.rotated_heads(qkv, step.rotations[self.layer])
-        keys, values = step.cache.append(self.layer, k, v, step.place)
+        keys, values = step.cache.append(self.layer, k, v, step.place, step.ahead)
         operations = self.operations
         return grouped_attention(
             q,

@@ -254,22 +254,32 @@ class KVCache:
             rows.clear()
             self._account(layer, -held)
 
-    def window(self) -> int:
+    def window(self, ahead: int = 0) -> int:
         """Return the number of tokens that a `Place` for the next token reads: a full growth step.
 
-        It depends on `length` alone, because the number of tokens read may change the last bit.
+        ahead  tokens of the same step before it
+
+        It depends on the token's index alone, because the number of tokens read may change the last
+        bit.
         """
-        return min(self.capacity, (self.length // self.GROWTH + 1) * self.GROWTH)
+        index = self.length + ahead
+        return min(self.capacity, (index // self.GROWTH + 1) * self.GROWTH)
 
     def append(
-        self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
+        self,
+        layer: int,
+        keys: Tensor,
+        values: Tensor,
+        place: Place | None = None,
+        ahead: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Write new tokens after the first `length`; return all keys and values up to them.
 
         keys, values  [batch, kv_heads, tokens, head_dim], keys after rotation
         place         index of a single token, used instead of `length`
-        Returns       [batch, kv_heads, length + tokens, head_dim] each; with a place the first
-                      `window` tokens
+        ahead         tokens of the same step that are in the buffers after `length` already
+        Returns       [batch, kv_heads, length + ahead + tokens, head_dim] each; with a place the
+                      first `window` tokens
 
         `length` does not change until `advance`, so all layers of a step write the same indices.
         """
@@ -277,9 +287,10 @@ class KVCache:
             self._keys[layer].put(place.slot, keys)
             self._values[layer].put(place.slot, values)
             return self._keys[layer].read(place.window), self._values[layer].read(place.window)
-        end = self.length + keys.shape[2]
-        self._keys[layer].write(self.length, keys)
-        self._values[layer].write(self.length, values)
+        start = self.length + ahead
+        end = start + keys.shape[2]
+        self._keys[layer].write(start, keys)
+        self._values[layer].write(start, values)
         return self._keys[layer].read(end), self._values[layer].read(end)
 
     def stored(self, layer: int) -> tuple[list[Tensor], list[Tensor]]:

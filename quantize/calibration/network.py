@@ -162,7 +162,12 @@ class _NoCache(KVCache):
         """Set nothing up: nothing is kept."""
 
     def append(
-        self, layer: int, keys: Tensor, values: Tensor, place: Place | None = None
+        self,
+        layer: int,
+        keys: Tensor,
+        values: Tensor,
+        place: Place | None = None,
+        ahead: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Return the keys and values that were passed in."""
         return keys, values
