@@ -3439,6 +3439,10 @@
         <translation>下载或复制提前结束。请继续下载，或重新下载该文件。</translation>
     </message>
     <message>
+        <source>Unknown level of instructions {name!r} in {variable}.</source>
+        <translation>{variable} 中的指令级别 {name!r} 未知。</translation>
+    </message>
+    <message>
         <source>The download of the file was not complete, or the disk lost a part. Download or copy it again.</source>
         <translation>文件没有下载完整，或者磁盘丢失了一部分。请重新下载或复制。</translation>
     </message>

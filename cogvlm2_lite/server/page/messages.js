@@ -752,6 +752,8 @@ export const CHINESE = {
     "未知字段 {param}；您是指 {name} 吗？",
   "Unknown kernel {name!r}.":
     "未知计算核 {name!r}。",
+  "Unknown level of instructions {name!r} in {variable}.":
+    "{variable} 中的指令级别 {name!r} 未知。",
   "Unknown model. The model of this server is {names}.":
     "未知的模型。此服务器的模型是 {names}。",
   "Unknown model. The models of this server are {names}.":

@@ -22,7 +22,7 @@ class TokenAttentionKernel:
 
     def takes(self, *, head_dim: int, dtype: torch.dtype) -> bool:
         """Return True if `attend` supports this."""
-        return self._level == AVX512 and dtype == torch.bfloat16 and head_dim == _HEAD_DIM
+        return self._level >= AVX512 and dtype == torch.bfloat16 and head_dim == _HEAD_DIM
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the attention of one token: softmax(q @ k.T / sqrt(head_dim)) @ v, per head.

@@ -128,7 +128,7 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     gemv, dequantizer = GemvKernel(library), GemvDequantizer(library)
     if not _gemv_is_right(gemv, dequantizer, dtype):
         raise OSError("our C kernel gives other numbers than it should")
-    uses = "AVX512-BF16" if library.level == AVX512 and dtype == torch.bfloat16 else "AVX2"
+    uses = "AVX512-BF16" if library.level >= AVX512 and dtype == torch.bfloat16 else "AVX2"
     reason = f"our C kernel was built, and the CPU has {uses}"
     amx = None
     if dtype == torch.bfloat16:

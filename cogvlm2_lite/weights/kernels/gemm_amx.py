@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
 from cogvlm2_lite.weights.kernels.interface import as_rows, as_single
-from cogvlm2_lite.weights.kernels.library import Library
+from cogvlm2_lite.weights.kernels.library import AMX, Library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.scales import Expand, float_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
@@ -78,4 +78,4 @@ class GemmAmxKernel:
 
 def open_gemm_amx(library: Library, expand: Expand) -> GemmAmxKernel | None:
     """Return the kernel; None if the CPU has no AMX or the system does not permit its use."""
-    return GemmAmxKernel(library, expand) if library.functions.gemm_amx_works() else None
+    return GemmAmxKernel(library, expand) if library.level >= AMX else None

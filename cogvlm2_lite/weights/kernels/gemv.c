@@ -21,8 +21,8 @@
  * of columns whose inputs fit, while the next block is prefetched sequentially.
  *
  * There are versions for AVX512-VNNI and for AVX2, and one for float32 inputs (AVX2), which
- * computes in float32 throughout. All are compiled on every x86-64 machine; `gemv_level` returns
- * which of them this processor supports. An output row is summed by one thread in a fixed order, so
+ * computes in float32 throughout. All are compiled on every x86-64 machine; the level
+ * (matrix.h) determines which of them are used. An output row is summed by one thread in a fixed order, so
  * results do not depend on the number of threads or on the other input rows.
  *
  * Called through ctypes (kernels/gemv.py); sizes are checked there.
@@ -66,14 +66,6 @@ AVX2 INLINE float sum_of_8(__m256 v)
     __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
     return _mm_cvtss_f32(_mm_add_ss(sum, _mm_shuffle_ps(sum, sum, 1)));
-}
-
-INLINE float one_scale(const Matrix *w, int64_t index)
-{
-    if (w->scales)
-        return w->scales[index];
-    /* Product and sum are rounded separately, as in bitsandbytes: the build disables fusing. */
-    return w->scale_map[w->scale_codes[index]] * w->outer_scales[index >> 8] + w->scale_offset;
 }
 
 /* ---- bfloat16 inputs as integers ---------------------------------------------------------- */
@@ -731,24 +723,6 @@ AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, in
 
 /* ---- called from Python -------------------------------------------------------------------- */
 
-/* Return which functions this processor supports. 0: none. 1: AVX2. 2: AVX2 and AVX512. */
-int gemv_level(void)
-{
-#if ON_X86
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
-        return 0;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
-        __builtin_cpu_supports("avx512bf16"))
-        return 2;
-    return 1;
-#else
-    return 0;
-#endif
-}
-
 #if ON_X86
 static int64_t padded(int64_t columns)
 {
@@ -787,11 +761,11 @@ static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t
         int16_t *integers = (int16_t *)in_order;
         integer_inputs((const uint16_t *)x + m * columns, columns, of_level, integers,
                        step_values + m * units);
-        (level == 2 ? order_512 : order_256)(integers, columns, (int16_t *)to);
+        (level >= LEVEL_AVX512 ? order_512 : order_256)(integers, columns, (int16_t *)to);
     }
     /* 3. The scale map by bytes, for look_up_scales. */
     SplitMap split;
-    for (int i = 0; !wide && level == 2 && w->scale_map && i < 256; i++)
+    for (int i = 0; !wide && level >= LEVEL_AVX512 && w->scale_map && i < 256; i++)
         for (int part = 0; part < 4; part++)
             split.bytes[part][i] = ((const uint8_t *)(w->scale_map + i))[part];
     /* 4. Blocks of matrix rows on all threads, each by up to MAX_INPUTS input rows at a time. */
@@ -807,7 +781,7 @@ static int four_bit(const Matrix *w, int level, int wide, const void *x, int64_t
                                  stride};
             if (wide)
                 gemv_256(w, w->levels, 1, &some, now, begin, end, (float *)out + m * rows);
-            else if (level == 2)
+            else if (level >= LEVEL_AVX512)
                 gemv_512(w, levels, &split, &some, now, begin, end, (uint16_t *)out + m * rows);
             else
                 gemv_256(w, levels, 0, &some, now, begin, end, (uint16_t *)out + m * rows);
@@ -832,7 +806,7 @@ int gemv_four_bit(const Matrix *w, int level, int wide, const void *x, int64_t i
 }
 
 /* Dequantize the rows from `begin` to `end` of a 4-bit matrix, to float32 if `wide`, else to
- * bfloat16 (level 2 only): each level times its scale, rounded once. */
+ * bfloat16 (AVX512 only): each level times its scale, rounded once. */
 void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, void *out,
                          int threads)
 {
@@ -856,7 +830,7 @@ void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, 
 }
 
 /* out[inputs, rows] = x[inputs, columns] times a transposed bfloat16 matrix; out is float32, x is
- * bfloat16. Level 2 only. */
+ * bfloat16. AVX512 only. */
 void gemv_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
                 int64_t inputs, float *out, int threads)
 {

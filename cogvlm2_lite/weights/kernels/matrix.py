@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import gcd
 
 import torch
@@ -15,6 +15,9 @@ from cogvlm2_lite.weights.kernels.calls import pointer, require
 
 SCALE_GROUP = 256
 """Scales that share one float32 in double quantization."""
+
+MOST_LEVEL = 8191
+"""The largest level as an integer: see integer.h."""
 
 
 class _Matrix(ctypes.Structure):
@@ -27,6 +30,8 @@ class _Matrix(ctypes.Structure):
         ),
         *((name, ctypes.c_longlong) for name in ("rows", "columns", "group")),
         ("scale_offset", ctypes.c_float),
+        ("level_step", ctypes.c_float),
+        ("integer_levels", ctypes.c_void_p),
     ]
 
 
@@ -102,6 +107,7 @@ class FourBitMatrix:
             assert self.nested_map is not None
             require(self.nested_absmax, torch.float32, -(-groups // SCALE_GROUP))
             require(self.nested_map, torch.float32, 256)
+        integers, step = integer_levels(tuple(self.levels.tolist()))
         return _Matrix(
             codes=pointer(self.codes),
             levels=pointer(self.levels),
@@ -113,7 +119,28 @@ class FourBitMatrix:
             columns=self.columns,
             group=self.group,
             scale_offset=self.nested_offset,
+            level_step=step,
+            integer_levels=pointer(integers),
         )
+
+
+@cache
+def integer_levels(levels: tuple[float, ...]) -> tuple[Tensor, float]:
+    """Return levels as integers [16] int16, and the value of 1.
+
+    The largest level becomes the integer, from half of MOST_LEVEL on, with which the largest
+    rounding error is smallest: 3e-5 of the largest level for NF4, none for FP4. The tensor is
+    cached, so its address stays valid.
+    """
+    exact = torch.tensor(levels, dtype=torch.float64)
+    most = float(exact.abs().max())
+    if most == 0:
+        return torch.zeros(len(levels), dtype=torch.int16), 0.0
+    highest = torch.arange(MOST_LEVEL // 2 + 1, MOST_LEVEL + 1, dtype=torch.float64).view(-1, 1)
+    scaled = exact / most * highest
+    errors = ((scaled - scaled.round()).abs() / highest).amax(dim=1)
+    best = int(errors.argmin())
+    return scaled[best].round().to(torch.int16), most / float(highest[best])
 
 
 def row_multiple(columns: int, group: int) -> int:
@@ -149,3 +176,22 @@ class Int8Matrix:
     @property
     def device(self) -> torch.device:
         return self.codes.device
+
+    @property
+    def address(self) -> int:
+        """Address of the C struct; only on the CPU, and with whole groups in each row."""
+        return ctypes.addressof(self._struct)
+
+    @cached_property
+    def _struct(self) -> _Matrix:
+        """The C struct, checked and built once instead of for every token."""
+        require(self.codes, torch.int8, self.rows * self.columns)
+        require(self.scales, torch.float32, self.rows * self.columns // self.group)
+        return _Matrix(
+            codes=pointer(self.codes),
+            scales=pointer(self.scales),
+            rows=self.rows,
+            columns=self.columns,
+            group=self.group,
+            level_step=1.0,
+        )
