@@ -19,17 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvlm2_lite.backends.base import Backend, Graph, KeepPace, NewCapture, Upload, untested
+from cogvlm2_lite.backends.base import Graph, KeepPace, NewCapture, untested
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.backends.exit_message import explain_sudden_end
-from cogvlm2_lite.errors import DeviceError
-from cogvlm2_lite.text import Text, joined
+from cogvlm2_lite.backends.torch_gpu import TorchGpu
+from cogvlm2_lite.text import Text
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_NO_GPU_HINT = "Use --device cpu, or install the {build} wheel of torch (see README) and a driver."
 _NO_MEMORY = re.compile(
     r"\b(?:CU|HIP|ROC)[A-Z]*_(?:STATUS_)?"
     r"(?:ALLOC_FAILED|NOT_INITIALIZED|INSUFFICIENT_RESOURCES"
@@ -44,33 +43,17 @@ this text and no number, so the text is all there is to recognise it by. A handl
 initialized" is one whose creation failed: torch creates it right before its use."""
 
 
-class CudaBackend(Backend):
-    """GPUs that torch reaches through CUDA.
-
-    torch  the module used to query devices; None: torch itself, imported when it is needed
-    """
+class CudaBackend(TorchGpu):
+    """GPUs that torch reaches through CUDA."""
 
     kind = "cuda"
-    uses_ram = False
     four_bit_kernels = ("cuda", "torch")
     asked_kernels = ("own",)  # no GPU has measured them yet
-    measures_attention = True
     launches_kernels = True
     # cuDNN would be loaded for two convolutions of a picture, with modules and a workspace that no
     # plan has. Their patches don't overlap, so each is one matrix product.
     has_convolutions = False
     uses_slab = True
-
-    def __init__(self, torch: Any = None) -> None:
-        self._given = torch
-
-    @property
-    def _torch(self) -> Any:
-        if self._given is not None:
-            return self._given
-        import torch
-
-        return torch
 
     # --- which devices there are ------------------------------------------------------------------
 
@@ -87,19 +70,7 @@ class CudaBackend(Backend):
             there = torch.cuda.is_available()
         if not there:
             return (), self._why_none([str(warning.message) for warning in caught])
-        usable, troubles = [], []
-        for index in range(torch.cuda.device_count()):
-            try:
-                found = self._look_at(index)
-            except RuntimeError as error:  # the driver lost it, or another program owns it alone
-                first_line = str(error).strip().partition("\n")[0].rstrip(".")
-                found = Text("cuda:{index} does not respond: {why}", index=index, why=first_line)
-            if isinstance(found, Gpu):
-                usable.append(found)
-            else:
-                troubles.append(found)
-        usable.sort(key=lambda gpu: (-gpu.free_bytes, gpu.index))
-        return tuple(usable), joined(troubles)
+        return self._find_each()
 
     def _look_at(self, index: int) -> Gpu | Text:
         """Return a GPU, or why this torch can't use it."""
@@ -211,16 +182,6 @@ class CudaBackend(Backend):
             )
         return Text("torch is built for {version} and finds no GPU", version=self._build)
 
-    def no_gpu_error(self, reason: str) -> DeviceError:
-        """Return the error for a user who asked for such a GPU, if none can be used."""
-        return DeviceError(
-            "No {maker} GPU can be used: {why}.",
-            hint=_NO_GPU_HINT,
-            maker=self._maker,
-            why=reason,
-            build=self._wanted_build,
-        )
-
     def describe(self, gpu: Gpu) -> str:
         """Return the architecture, and what torch is built for."""
         named = "compute capability " if gpu.maker == "NVIDIA" else ""
@@ -237,12 +198,6 @@ class CudaBackend(Backend):
         return (untested(gpu),) if gpu.maker == "AMD" else ()
 
     # --- computing --------------------------------------------------------------------------------
-
-    def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
-        """Return bfloat16, or float16 where bfloat16 would be emulated."""
-        if not self.emulates(device, "bfloat16"):
-            return "bfloat16", Text("the GPU computes bfloat16")
-        return "float16", Text("the GPU has no bfloat16, so float16")
 
     def emulates(self, device: torch.device, dtype: str) -> bool:
         """Return True for bfloat16 on GPUs without it (compute capability below 8.0).
@@ -266,18 +221,6 @@ class CudaBackend(Backend):
 
         explain_sudden_end()
         torch.backends.cuda.enable_cudnn_sdp(False)
-
-    def upload(self, device: torch.device) -> Upload:
-        """Return an object that uploads through pinned memory, on its own stream."""
-        from cogvlm2_lite.backends.pinned import PinnedUpload
-
-        return PinnedUpload(device)
-
-    def staged(self, tensor: Tensor) -> Tensor:
-        """Return a pinned copy: a copy from other memory blocks the host."""
-        from cogvlm2_lite.backends.pinned import pinned_or_same
-
-        return pinned_or_same(tensor)
 
     def fetch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return copies in pinned memory: to other memory each copy would be a wait."""
@@ -314,33 +257,7 @@ class CudaBackend(Backend):
         """Return what waits for the block before the last two."""
         return _Pace()
 
-    def synchronize(self, device: torch.device) -> None:
-        """Wait for all streams of a GPU."""
-        import torch
-
-        torch.cuda.synchronize(device)
-
     # --- memory -----------------------------------------------------------------------------------
-
-    def held_bytes(self, device: torch.device) -> int:
-        """Return the bytes of this process's tensors."""
-        import torch
-
-        held: int = torch.cuda.memory_allocated(device)
-        return held
-
-    def reset_peak(self, device: torch.device) -> None:
-        """Reset the peak that torch's allocator records."""
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-
-    def peak_bytes(self, device: torch.device) -> int:
-        """Return the peak that torch's allocator recorded."""
-        import torch
-
-        highest: int = torch.cuda.max_memory_allocated(device)
-        return highest
 
     def limit_memory(self, device: torch.device, nbytes: int) -> None:
         """Set a limit for torch's allocator on Windows and WSL.
@@ -356,13 +273,6 @@ class CudaBackend(Backend):
         _, total = torch.cuda.mem_get_info(device)
         fraction = (torch.cuda.memory_allocated(device) + nbytes) / total
         torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), device)
-
-    def release_unused(self) -> None:
-        """Empty the cache of torch's allocator."""
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     # --- failures ---------------------------------------------------------------------------------
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cogvlm2_lite.backends.base import (
-    Backend,
-    Upload,
     fallback_cautions,
     fallback_of,
     untested,
 )
 from cogvlm2_lite.backends.device import Gpu
-from cogvlm2_lite.errors import DeviceError
-from cogvlm2_lite.text import Text, joined
+from cogvlm2_lite.backends.torch_gpu import TorchGpu
+from cogvlm2_lite.text import Text
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 _FALLBACK = "PYTORCH_ENABLE_XPU_FALLBACK"
 _OUT_OF_MEMORY = "OUT_OF_DEVICE_MEMORY"
@@ -26,27 +23,11 @@ _OUT_OF_MEMORY = "OUT_OF_DEVICE_MEMORY"
 own."""
 
 
-class XpuBackend(Backend):
-    """GPUs that torch reaches through SYCL.
-
-    torch  the module used to query devices; None: torch itself, imported when it is needed
-    """
+class XpuBackend(TorchGpu):
+    """GPUs that torch reaches through SYCL."""
 
     kind = "xpu"
-    uses_ram = False
     four_bit_kernels = ("xpu", "torch")
-    measures_attention = True
-
-    def __init__(self, torch: Any = None) -> None:
-        self._given = torch
-
-    @property
-    def _torch(self) -> Any:
-        if self._given is not None:
-            return self._given
-        import torch
-
-        return torch
 
     # --- which devices there are ------------------------------------------------------------------
 
@@ -67,17 +48,7 @@ class XpuBackend(Backend):
             return (), Text("torch is not built for XPU")
         if not torch.xpu.is_available():
             return (), Text("torch is built for XPU and finds no GPU")
-        usable, troubles = [], []
-        for index in range(torch.xpu.device_count()):
-            try:
-                usable.append(self._look_at(index))
-            except RuntimeError as error:
-                first_line = str(error).strip().partition("\n")[0].rstrip(".")
-                troubles.append(
-                    Text("xpu:{index} does not respond: {why}", index=index, why=first_line)
-                )
-        usable.sort(key=lambda gpu: (-gpu.free_bytes, gpu.index))
-        return tuple(usable), joined(troubles)
+        return self._find_each()
 
     def _look_at(self, index: int) -> Gpu:
         xpu = self._torch.xpu
@@ -96,16 +67,13 @@ class XpuBackend(Backend):
             maker="Intel",
         )
 
-    def no_gpu_error(self, reason: str) -> DeviceError:
-        """Return the error for a user who asked for such a GPU, if none can be used."""
-        return DeviceError(
-            "No {maker} GPU can be used: {why}.",
-            hint="Use --device cpu, or install the {build} wheel of torch (see README) and a "
-            "driver.",
-            maker="Intel",
-            why=reason,
-            build="XPU",
-        )
+    @property
+    def _maker(self) -> str:
+        return "Intel"
+
+    @property
+    def _wanted_build(self) -> str:
+        return "XPU"
 
     def describe(self, gpu: Gpu) -> str:
         """Return what torch is built for, and whether it may compute on the CPU instead."""
@@ -117,63 +85,10 @@ class XpuBackend(Backend):
 
     # --- computing --------------------------------------------------------------------------------
 
-    def choose_dtype(self, device: torch.device) -> tuple[str, Text]:
-        """Return bfloat16, or float16 where bfloat16 would be emulated."""
-        if not self.emulates(device, "bfloat16"):
-            return "bfloat16", Text("the GPU computes bfloat16")
-        return "float16", Text("the GPU has no bfloat16, so float16")
-
     def emulates(self, device: torch.device, dtype: str) -> bool:
         """Return True for bfloat16 on GPUs without it."""
         properties = self._torch.xpu.get_device_properties(device)
         return dtype == "bfloat16" and not properties.has_bfloat16_conversions
-
-    def upload(self, device: torch.device) -> Upload:
-        """Return an object that uploads through pinned memory, on its own stream."""
-        from cogvlm2_lite.backends.pinned import PinnedUpload
-
-        return PinnedUpload(device)
-
-    def staged(self, tensor: Tensor) -> Tensor:
-        """Return a pinned copy: a copy from other memory blocks the host."""
-        from cogvlm2_lite.backends.pinned import pinned_or_same
-
-        return pinned_or_same(tensor)
-
-    def synchronize(self, device: torch.device) -> None:
-        """Wait for all streams of a GPU."""
-        import torch
-
-        torch.xpu.synchronize(device)
-
-    # --- memory -----------------------------------------------------------------------------------
-
-    def held_bytes(self, device: torch.device) -> int:
-        """Return the bytes of this process's tensors."""
-        import torch
-
-        held: int = torch.xpu.memory_allocated(device)
-        return held
-
-    def reset_peak(self, device: torch.device) -> None:
-        """Reset the peak that torch's allocator records."""
-        import torch
-
-        torch.xpu.reset_peak_memory_stats(device)
-
-    def peak_bytes(self, device: torch.device) -> int:
-        """Return the peak that torch's allocator recorded."""
-        import torch
-
-        highest: int = torch.xpu.max_memory_allocated(device)
-        return highest
-
-    def release_unused(self) -> None:
-        """Empty the cache of torch's allocator."""
-        import torch
-
-        if torch.xpu.is_available():
-            torch.xpu.empty_cache()
 
     # --- failures ---------------------------------------------------------------------------------
 

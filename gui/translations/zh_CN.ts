@@ -3207,6 +3207,10 @@
         <translation>请关闭其他程序、允许使用更多内存，或使用更小的 --max-tokens 或 --rank。</translation>
     </message>
     <message>
+        <source>{gpu} does not respond: {why}</source>
+        <translation>{gpu} 没有响应：{why}</translation>
+    </message>
+    <message>
         <source>An adapter can&apos;t be added to a loaded model: it counts in the memory plan.</source>
         <translation>不能向已加载的模型添加适配器：它要计入内存规划。</translation>
     </message>
@@ -4047,10 +4051,6 @@
         <translation>GPU 支持 bfloat16</translation>
     </message>
     <message>
-        <source>cuda:{index} does not respond: {why}</source>
-        <translation>cuda:{index} 没有响应：{why}</translation>
-    </message>
-    <message>
         <source>Free some space or make its folder writable, then run the same command to resume.</source>
         <translation>请腾出空间或使其所在文件夹可写，然后运行同一命令继续。</translation>
     </message>
@@ -4465,10 +4465,6 @@
     <message>
         <source>torch is built for XPU and finds no GPU</source>
         <translation>torch 是为 XPU 构建的，但没有找到 GPU</translation>
-    </message>
-    <message>
-        <source>xpu:{index} does not respond: {why}</source>
-        <translation>xpu:{index} 没有响应：{why}</translation>
     </message>
     <message>
         <source>Write a key of at least 16 characters to a file, and name it.</source>

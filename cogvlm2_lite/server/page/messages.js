@@ -964,8 +964,6 @@ export const CHINESE = {
     "cuda:{index}（{name}）的计算能力为 {version}，而这个 torch 需要 {least} 或更高",
   "cuda:{index} ({name}) has the architecture {architecture}, but this torch is built for {names}":
     "cuda:{index}（{name}）的架构为 {architecture}，而这个 torch 是为 {names} 构建的",
-  "cuda:{index} does not respond: {why}":
-    "cuda:{index} 没有响应：{why}",
   "device and device_map name different devices: {names}.":
     "device 和 device_map 指定了不同的设备：{names}。",
   "dtype must be float32, float16 or bfloat16":
@@ -1152,8 +1150,6 @@ export const CHINESE = {
     "视频",
   "vision hidden_size must be a multiple of num_heads":
     "视觉部分的 hidden_size 必须是 num_heads 的整数倍",
-  "xpu:{index} does not respond: {why}":
-    "xpu:{index} 没有响应：{why}",
   "{bits} bits per pixel":
     "每像素 {bits} 位",
   "{bits} bits per sample":
@@ -1402,6 +1398,8 @@ export const CHINESE = {
     "{folder}：{tensor} 的秩是 {rank}，但设置中写的是 {stated}。",
   "{folder}: {tensor} has values that are not finite numbers.":
     "{folder}：{tensor} 含有不是有限数的值。",
+  "{gpu} does not respond: {why}":
+    "{gpu} 没有响应：{why}",
   "{index} lists tensors in {file} ({names}), but no file has {tensor}.":
     "{index} 说 {file} 中有张量（{names}），但没有文件包含 {tensor}。",
   "{index} lists tensors in {file} ({names}), but {tensor} is in {other}.":
