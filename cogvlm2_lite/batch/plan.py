@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from cogvlm2_lite.batch.answered import EDITED, Answered
+from cogvlm2_lite.batch.drafts import DraftTexts
 from cogvlm2_lite.batch.pictures import (
     Found,
     check_names,
@@ -45,6 +46,7 @@ class Task:
     retry    ask once more, with sampling, if an answer repeated itself
     template of the prompt; None: the model's own
     upright, page  how pictures are opened, as for open_image
+    drafts   texts that the answers probably resemble; they change no answer. None: none
     model    weights.identity.identify_model; numbers: options that change an answer in small ways
              (number type, RoPE mode, kind of key/value cache)
     """
@@ -69,6 +71,7 @@ class Task:
     page: int | None = None
     model: str = ""
     numbers: tuple[str, ...] = ()
+    drafts: DraftTexts | None = None
 
     @cached_property
     def settings_key(self) -> str:
@@ -128,7 +131,12 @@ def plan_batch(task: Task) -> Planned:
         names=names,
         known=KnownAnswers(saved, survey.known),
         rewrite=tuple(survey.rewrite),
-        notes=(*survey.notes(), *_left_out(found), *_table_note(table)),
+        notes=(
+            *survey.notes(),
+            *_left_out(found),
+            *_table_note(table),
+            *_draft_note(task, names),
+        ),
         persons=survey.persons,
         saved=saved,
         files=files,
@@ -364,6 +372,18 @@ class _Survey:
 
 def _left_out(found: Found) -> list[Text]:
     return [Text("Left out: {files}.", files=listed(found.left_out))] if found.left_out else []
+
+
+def _draft_note(task: Task, names: tuple[str, ...]) -> list[Text]:
+    if task.drafts is None:
+        return []
+    return [
+        Text(
+            "Pictures with a draft text: {count} of {total}.",
+            count=task.drafts.count(names),
+            total=len(names),
+        )
+    ]
 
 
 def _table_note(table: Table | None) -> list[Text]:

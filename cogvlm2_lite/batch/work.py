@@ -274,12 +274,16 @@ class _UnderWay:
 
     place  number of the picture in this run
     tries  settings of further attempts, used if the answer repeats itself
+    draft  a text that the answer probably resembles, or ""
+    before  notices from before the question
     """
 
     place: int
     file: PictureFile
     tries: list[Sampling]
     began: float
+    draft: str = ""
+    before: tuple[Text, ...] = ()
     notices: tuple[Text, ...] = ()
 
 
@@ -350,7 +354,17 @@ class _Questions:
         except CogVLM2LiteError as error:
             self._fail(place, error.text)
             return
-        self._submit(_UnderWay(place=place, file=file, tries=tries, began=time.monotonic()))
+        draft, before = ("", ()) if task.drafts is None else task.drafts.of(name)
+        self._submit(
+            _UnderWay(
+                place=place,
+                file=file,
+                tries=tries,
+                began=time.monotonic(),
+                draft=draft,
+                before=before,
+            )
+        )
 
     def _submit(self, asked: _UnderWay) -> None:
         """Send the question with the first of the remaining tries."""
@@ -362,6 +376,7 @@ class _Questions:
             template=self._task.template,
             upright=self._task.upright,
             page=self._task.page,
+            draft_text=asked.draft,
         )
         self._under_way[ask.request] = asked
         try:
@@ -402,7 +417,7 @@ class _Questions:
             reason=end.reason.value,
             tokens=end.completion_tokens,
             seconds=round(time.monotonic() - asked.began, 3),
-            notices=asked.notices,
+            notices=(*asked.before, *asked.notices),
             sha256=asked.file.sha256,
             stamp=asked.file.stamp,
             model=self._task.model,

@@ -208,6 +208,8 @@ def timings(finished: Finished, encoded: ImageEncoded | None, prefilled: Prefill
     count = finished.completion_tokens
     rate = f" at {finished.tokens_per_s:.1f}/s" if finished.tokens_per_s else ""
     parts.append(f"answer {count} token{'' if count == 1 else 's'}{rate}")
+    if finished.accepted_tokens:
+        parts.append(f"{finished.accepted_tokens} of {finished.draft_tokens} draft tokens accepted")
     return "  " + " · ".join(parts)
 
 

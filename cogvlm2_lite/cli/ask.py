@@ -21,6 +21,7 @@ from cogvlm2_lite.cli.answers import (
 from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.parser import (
     Parser,
+    add_draft_option,
     add_model_options,
     add_picture_options,
     add_sampling_options,
@@ -33,6 +34,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError, ImageError, OutputError, Usage
 from cogvlm2_lite.events import Event, Finished
 from cogvlm2_lite.file_names import escape_line, to_json
 from cogvlm2_lite.forecast.table import draw_table, plan_as_dict
+from cogvlm2_lite.inputs.draft_text import open_draft_text, read_draft_text
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.inputs.tiles import tiles
@@ -56,7 +58,8 @@ examples:
   cogvlm2-lite ask my-model photo.jpg "How many people?" --json | tail -n 1
   cogvlm2-lite ask my-model scan.tif "What is the date?" --page 2
   cogvlm2-lite ask my-model chat.png "Write down the text." --tiles
-  cogvlm2-lite ask my-model scan.tif "What is the date?" --page 2
+  cogvlm2-lite ask my-model scan.png "Write down the text." --draft-text scan.txt
+  tesseract scan.png - | cogvlm2-lite ask my-model scan.png "Write down the text." --draft-text -
 """
 
 
@@ -78,6 +81,7 @@ def build_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     parser.add_argument("--quiet", action="store_true", help="print only the answer")
     add_picture_options(parser)
+    add_draft_option(parser, more=", or - for standard input,")
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument(
         "--tiles",
@@ -105,6 +109,7 @@ def main(argv: Sequence[str], *, load: Loader = load_model, console: Console | N
 def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     # Check the arguments first: importing torch takes seconds, loading a large model minutes.
     picture, question = split_words(args.picture_and_question)
+    draft = _draft(args.draft_text, picture)
     image = _picture(args, picture)
     parts = _parts(args, image)
     sampling = sampling_of(args)
@@ -121,7 +126,9 @@ def _run(args: argparse.Namespace, load: Loader, console: Console) -> None:
     if args.json:
         _print_loaded(model, console)
     for part in parts:
-        events = model.answer(question, part.image, sampling=sampling, template=args.template)
+        events = model.answer(
+            question, part.image, sampling=sampling, template=args.template, draft_text=draft
+        )
         if args.json:
             _print_json(part, events, console)
             continue
@@ -233,6 +240,20 @@ def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | Non
             why=error.strerror,
         ) from error
     return open_image(content, upright=upright, page=page)
+
+
+def _draft(file: str | None, picture: str | None) -> str:
+    """Return the draft text, or "". Raises UsageError for a file that is no text."""
+    if file is None:
+        return ""
+    if file != "-":
+        return open_draft_text(dropped_path(file))
+    if picture == "-":
+        raise UsageError(
+            "Standard input can't be both the picture and the draft text.",
+            hint="Write one of them to a file.",
+        )
+    return read_draft_text(sys.stdin.buffer, "-")
 
 
 def _print_loaded(model: LocalEngine, console: Console) -> None:

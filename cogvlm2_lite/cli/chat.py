@@ -22,6 +22,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.interrupts import stopped_by_interrupt
 from cogvlm2_lite.cli.parser import (
     Parser,
+    add_draft_option,
     add_model_options,
     add_picture_options,
     add_sampling_options,
@@ -35,6 +36,7 @@ from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
 from cogvlm2_lite.events import Cancel
 from cogvlm2_lite.file_names import escape_line
 from cogvlm2_lite.forecast.table import draw_table
+from cogvlm2_lite.inputs.draft_text import open_draft_text
 from cogvlm2_lite.inputs.image import OpenedImage, open_image
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.adapter_choice import BASE, unknown_adapter
@@ -78,6 +80,7 @@ def build_parser() -> Parser:
     add_model_options(parser, one_adapter=False)
     parser.add_argument("--image", metavar="FILE", help="the picture to ask about")
     add_picture_options(parser)
+    add_draft_option(parser)
     add_sampling_options(parser)
     return parser
 
@@ -104,9 +107,10 @@ def main(
         raise UsageError("--page needs a picture.", hint="Add --image FILE.")
     # Check the options before loading, which takes minutes for a large model.
     sampling = sampling_of(args)
+    draft = "" if args.draft_text is None else open_draft_text(dropped_path(args.draft_text))
     options = load_options(args, model_folder(args.model))
     model = open_and_warm(load, options, console)
-    session = Session(model, _name_of(args.model), args, sampling, console, first)
+    session = Session(model, _name_of(args.model), args, sampling, console, first, draft)
     session.greet()
     _turn_on_line_editing()
     session.run(read_line or _read_line)
@@ -135,6 +139,7 @@ class Session:
         sampling: Sampling,
         console: Console,
         first: Conversation,
+        draft_text: str = "",
     ) -> None:
         self._model = model
         self._model_name = model_name
@@ -142,6 +147,7 @@ class Session:
         self._sampling = sampling
         self._console = console
         self._conversations = [first]
+        self._draft_text = draft_text
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": self._image,
@@ -237,6 +243,7 @@ class Session:
             sampling=self._sampling,
             template=self._args.template,
             cancel=cancel,
+            draft_text=self._draft_text,
         )
         view = AnswerView(self._console, timings=self._console.err.isatty())
         with stopped_by_interrupt(cancel):

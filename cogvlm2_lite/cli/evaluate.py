@@ -21,6 +21,7 @@ from cogvlm2_lite.cli.parser import (
     add_adapter_options,
     add_compute_options,
     add_row_options,
+    add_speculation_option,
     load_options,
 )
 from cogvlm2_lite.control import Control
@@ -212,6 +213,7 @@ def build_parser() -> Parser:
         help="an answer in other upper and lower case is no exact match",
     )
     add_compute_options(parser)
+    add_speculation_option(parser)
     add_adapter_options(parser, one=True)
     parser.add_argument(
         "--parallel",

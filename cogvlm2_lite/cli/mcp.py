@@ -13,6 +13,7 @@ from cogvlm2_lite.cli.parser import (
     add_adapter_options,
     add_compute_options,
     add_parallel_option,
+    add_speculation_option,
     load_options,
 )
 from cogvlm2_lite.demo.shipped import model_folder
@@ -52,6 +53,7 @@ def build_parser() -> Parser:
     add_compute_options(parser)
     add_adapter_options(parser, one=False)
     add_parallel_option(parser)
+    add_speculation_option(parser)
     group = parser.add_argument_group("network and access")
     group.add_argument(
         "--http",

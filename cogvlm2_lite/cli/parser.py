@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: Parser, *, one_adapter: bool) -> None:
-    """Declare MODEL, --keep-pictures, --show-plan, and options for computing and adapters.
+    """Declare MODEL, --keep-pictures, --show-plan, options for computing, drafts and adapters.
 
     one_adapter  as for `add_adapter_options`
     """
@@ -104,6 +104,7 @@ def add_model_options(parser: Parser, *, one_adapter: bool) -> None:
         "model",
     )
     add_compute_options(parser)
+    add_speculation_option(parser)
     add_adapter_options(parser, one=one_adapter)
     parser.add_argument(
         "--keep-pictures",
@@ -175,11 +176,12 @@ def add_row_options(group: argparse._ArgumentGroup) -> None:
 def add_compute_options(parser: Parser) -> None:
     """Declare the options for device, number types and memory; `load_options` reads them.
 
-    A command may declare --parallel, --keep-pictures, --max-megapixels and the options of
-    `add_adapter_options` after this.
+    A command may declare --parallel, --speculation, --keep-pictures, --max-megapixels and the
+    options of `add_adapter_options` after this.
     """
     parser.set_defaults(
         parallel=1,
+        speculation="auto",
         keep_pictures=None,
         max_megapixels=None,
         adapter=[],
@@ -276,6 +278,7 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
         else int(megapixels * 1e6),
         adapters=adapters_of(args),
         any_base=args.any_base,
+        speculation=args.speculation == "auto",
     )
 
 
@@ -285,6 +288,31 @@ def _check_context(context: int, folder: Path) -> None:
         raise UsageError("--context must be 1 or more, not {value}.", value=context)
     if (folder / "config.json").is_file():
         check_context(read_config(folder), context)
+
+
+def add_speculation_option(parser: Parser) -> None:
+    """Declare --speculation."""
+    parser.add_argument(
+        "--speculation",
+        default="auto",
+        choices=("auto", "off"),
+        help="auto computes several likely tokens in one pass, and keeps those that the model "
+        "chooses, too; off computes them one by one. The answer is the same (default: auto)",
+    )
+
+
+def add_draft_option(parser: Parser, *, more: str = "") -> None:
+    """Declare --draft-text.
+
+    more  what FILE may be besides a file, put before the explanation
+    """
+    parser.add_argument(
+        "--draft-text",
+        metavar="FILE",
+        help=f"a text file{more} that the answer probably resembles, such as the text that an OCR "
+        "program read from the picture: where its words are right, the answer is made faster. The "
+        "answer is the same (default: none)",
+    )
 
 
 MOST_PARALLEL = 32

@@ -299,6 +299,7 @@ class _Handlers:
             prompts=asked.prompts if asked.echo else (),
             scored=asked.scores_prompt,
             only_prompt=asked.only_prompt,
+            predicted=bool(asked.draft_text),
             answers=len(list(asked.each())),
         )
 

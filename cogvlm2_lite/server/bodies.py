@@ -303,6 +303,22 @@ class _CompletionRequest(_Request, frozen=True, kw_only=True):
     best_of: Annotated[Any, unsupported(1)] = None
 
 
+PredictedText = Annotated[
+    str | list[TextPart],
+    Meta(
+        description="A text that the answer probably resembles, such as OCR text of the picture. "
+        "It changes the speed only, never the answer."
+    ),
+]
+
+
+class Prediction(Body, frozen=True, kw_only=True):
+    """A prediction of the answer in the form of OpenAI's chat API."""
+
+    type: Literal["content"]
+    content: PredictedText
+
+
 Truncation = Annotated[
     Literal["auto", "disabled"] | None,
     Meta(
@@ -322,6 +338,7 @@ class ChatRequest(_CompletionRequest, frozen=True, kw_only=True):
         Flag, Meta(description="Continue the last message, which is an answer.")
     ] = None
     echo: Annotated[Any, unsupported(False)] = None
+    prediction: Prediction | None = None
     template: Annotated[
         Literal["chat", "vqa"] | None,
         Meta(description="The prompt's template; vqa: short answers."),

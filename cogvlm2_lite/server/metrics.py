@@ -11,6 +11,8 @@ _HELP = {
     "answers_total": "Answers by finish reason.",
     "prompt_tokens_total": "Prompt tokens, including those of pictures.",
     "completion_tokens_total": "Tokens that the model produced.",
+    "draft_tokens_total": "Tokens that speculation proposed.",
+    "accepted_tokens_total": "Tokens that speculation proposed and the model chose, too.",
     "encode_seconds_total": "Seconds spent encoding pictures.",
     "prefill_seconds_total": "Seconds spent in prefill.",
     "decode_seconds_total": "Seconds spent decoding.",
@@ -57,6 +59,8 @@ class Metrics:
                 self.add("answers_total", reason=event.reason.value)
                 self.add("prompt_tokens_total", event.prompt_tokens)
                 self.add("completion_tokens_total", event.completion_tokens)
+                self.add("draft_tokens_total", event.draft_tokens)
+                self.add("accepted_tokens_total", event.accepted_tokens)
                 self.add("encode_seconds_total", event.encode_s)
                 self.add("prefill_seconds_total", event.prefill_s)
                 self.add("decode_seconds_total", event.decode_s)

@@ -47,6 +47,7 @@ from cogvlm2_lite.server.response_bodies import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
+    CompletionTokensDetails,
     PromptTokensDetails,
     Report,
     ToolCall,
@@ -147,6 +148,7 @@ class CompletionReply:
     prompts      texts or tokens that are put before their answers; (): none
     scored       the engine reports the text and the logprobs of each prompt
     only_prompt  answers are left out
+    predicted    the request has a prediction of the answer
     """
 
     content_type = EVENT_STREAM
@@ -168,6 +170,7 @@ class CompletionReply:
         prompts: Sequence[Prompt] = (),
         scored: bool = False,
         only_prompt: bool = False,
+        predicted: bool = False,
     ) -> None:
         self.report: Report | None = None
         self._functions = functions
@@ -187,6 +190,7 @@ class CompletionReply:
         self._prompts = prompts
         self._scored = scored
         self._only_prompt = only_prompt
+        self._predicted = predicted
         self._choices: list[ChatChoice | CompletionChoice] = []
         self._usage: Usage | None = None
         self._answer = self._new_answer(0)
@@ -316,7 +320,7 @@ class CompletionReply:
                 reason = "tool_calls"
         yield self._chunk({} if self._chat else "", reason)
         self._choices.append(self._choice(reason))
-        counts = usage(finished, self._answer.reused_tokens)
+        counts = usage(finished, self._answer.reused_tokens, predicted=self._predicted)
         self._usage = _sum(self._usage, counts, same_prompt=number % self._count > 0)
         if number + 1 < self._answers:
             self._answer = self._new_answer(number + 1)
@@ -422,8 +426,19 @@ def report_of(asked: AnswerRequest, opened: PictureOpened | None) -> Report | No
     )
 
 
-def usage(finished: Finished, reused_tokens: int) -> Usage:
-    """Return OpenAI's counts. reused_tokens: those of the prompt that were in the cache."""
+def usage(finished: Finished, reused_tokens: int, *, predicted: bool = False) -> Usage:
+    """Return OpenAI's counts.
+
+    reused_tokens  those of the prompt that were in the cache
+    predicted      the request has a prediction; otherwise what speculation proposed is not counted
+    """
+    details = CompletionTokensDetails()
+    if predicted:
+        accepted = finished.accepted_tokens
+        details = CompletionTokensDetails(
+            accepted_prediction_tokens=accepted,
+            rejected_prediction_tokens=finished.draft_tokens - accepted,
+        )
     return Usage(
         prompt_tokens=finished.prompt_tokens,
         completion_tokens=finished.completion_tokens,
@@ -431,6 +446,7 @@ def usage(finished: Finished, reused_tokens: int) -> Usage:
         prompt_tokens_details=PromptTokensDetails(
             cached_tokens=reused_tokens, image_tokens=finished.image_tokens
         ),
+        completion_tokens_details=details,
     )
 
 
@@ -447,11 +463,18 @@ def _sum(before: Usage | None, counts: Usage, *, same_prompt: bool) -> Usage:
             image_tokens=details.image_tokens + more.image_tokens,
         )
     completion = before.completion_tokens + counts.completion_tokens
+    kinds, more_kinds = before.completion_tokens_details, counts.completion_tokens_details
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=details,
+        completion_tokens_details=CompletionTokensDetails(
+            accepted_prediction_tokens=kinds.accepted_prediction_tokens
+            + more_kinds.accepted_prediction_tokens,
+            rejected_prediction_tokens=kinds.rejected_prediction_tokens
+            + more_kinds.rejected_prediction_tokens,
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from cogvlm2_lite.server.bodies import (
     MAX_PROMPTS,
     ChatRequest,
     CompletionRequest,
+    Prediction,
     ResponseRequest,
     StreamOptions,
 )
@@ -61,6 +62,7 @@ class AnswerRequest:
     truncate        leave out the oldest turns of a conversation that is too long
     progress        report progress before the first token, in chunks of our own kind
     continue_from   the beginning of the answer, which is continued; "": none
+    draft_text      a text that the answer probably resembles; "": none
     functions       the answer calls one of these (calls.py); (): it is text
     required        the request left it to the model which of them it calls
     old_call        the call is answered in OpenAI's older form, `function_call`
@@ -91,6 +93,7 @@ class AnswerRequest:
     client: str = ""
     truncate: bool = False
     continue_from: str = ""
+    draft_text: str = ""
     functions: tuple[str, ...] = ()
     required: bool = False
     old_call: bool = False
@@ -219,7 +222,17 @@ def _chat(body: ChatRequest, limits: Limits) -> AnswerRequest:
     sampling = _sampling(
         body, limit_field, limits, logprobs, json_object=json_object, schema=schema
     )
-    return _request(body, messages, sampling, limits, template=body.template)
+    asked = _request(body, messages, sampling, limits, template=body.template)
+    return replace(asked, draft_text=_draft_text(body.prediction, limits))
+
+
+def _draft_text(prediction: Prediction | None, limits: Limits) -> str:
+    if prediction is None:
+        return ""
+    content = prediction.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    _check_length(len(text), limits, "prediction")
+    return text
 
 
 def _response(body: ResponseRequest, limits: Limits) -> AnswerRequest:
@@ -262,13 +275,7 @@ def _request(
 ) -> AnswerRequest:
     """Return the request with the fields that all bodies share."""
     count = len(messages.question) + sum(len(q) + len(a) for q, a in messages.turns)
-    if count > limits.text_letters:
-        text = Text(
-            "The text has {count} characters, more than {most}: no context is that long.",
-            count=count,
-            most=limits.text_letters,
-        )
-        raise ApiError(400, text, "context_length_exceeded", messages.field)
+    _check_length(count, limits, messages.field)
     options = body.stream_options or StreamOptions()
     truncation = None if isinstance(body, CompletionRequest) else body.truncation
     answers = None if isinstance(body, ResponseRequest) else body.n
@@ -290,6 +297,17 @@ def _request(
         truncate=truncation == "auto",
         count=answers or 1,
     )
+
+
+def _check_length(count: int, limits: Limits, field: str) -> None:
+    """Raise ApiError for a text with more characters than any context has room for."""
+    if count > limits.text_letters:
+        text = Text(
+            "The text has {count} characters, more than {most}: no context is that long.",
+            count=count,
+            most=limits.text_letters,
+        )
+        raise ApiError(400, text, "context_length_exceeded", field)
 
 
 def _sampling(

@@ -63,6 +63,20 @@ class PromptTokensDetails(Struct, frozen=True, kw_only=True):
     image_tokens: Count
 
 
+class CompletionTokensDetails(Struct, frozen=True, kw_only=True):
+    """The kinds of completion tokens.
+
+    accepted_prediction_tokens, rejected_prediction_tokens  those of a request with a `prediction`
+        that speculation proposed, and that the model chose, too, or did not choose; the rejected
+        ones are in no other count
+    """
+
+    accepted_prediction_tokens: Count = 0
+    rejected_prediction_tokens: Count = 0
+    audio_tokens: Count = 0
+    reasoning_tokens: Count = 0
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """Exact counts; prompt tokens include those of the picture."""
 
@@ -70,6 +84,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     completion_tokens: Count
     total_tokens: Count
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
 class Report(Struct, frozen=True, kw_only=True):

@@ -396,6 +396,7 @@ class _Running:
             prompt_ids=asked.prompt_ids,
             score_prompt=asked.scores_prompt,
             adapter=asked.adapter,
+            draft_text=asked.draft_text,
         )
         try:
             self._engine.submit(ask, deliver)

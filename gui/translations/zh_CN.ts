@@ -3227,6 +3227,38 @@
         <translation>请用 `cogvlm2-lite finetune` 训练适配器。</translation>
     </message>
     <message>
+        <source>The draft text {file} is not a text file in UTF-8.</source>
+        <translation>草稿文本 {file} 不是 UTF-8 编码的文本文件。</translation>
+    </message>
+    <message>
+        <source>The draft text {file} can&apos;t be read: {why}.</source>
+        <translation>无法读取草稿文本 {file}：{why}。</translation>
+    </message>
+    <message>
+        <source>Check the name of the file.</source>
+        <translation>请检查文件名。</translation>
+    </message>
+    <message>
+        <source>The draft text {file} has more than {most}.</source>
+        <translation>草稿文本 {file} 超过 {most}。</translation>
+    </message>
+    <message>
+        <source>Use only the text of this picture.</source>
+        <translation>请只使用这张图片的文本。</translation>
+    </message>
+    <message>
+        <source>It is a PDF file. Extract its text first, for example with pdftotext.</source>
+        <translation>这是一个 PDF 文件。请先提取其中的文本，例如使用 pdftotext。</translation>
+    </message>
+    <message>
+        <source>It is a picture ({kind}). Use the text that an OCR program wrote.</source>
+        <translation>这是一张图片（{kind}）。请使用 OCR 程序写出的文本。</translation>
+    </message>
+    <message>
+        <source>Save it as plain text in UTF-8.</source>
+        <translation>请将其另存为 UTF-8 编码的纯文本。</translation>
+    </message>
+    <message>
         <source>Training needs at least {least} of RAM for the trained numbers and one conversation, where {size} can be used.</source>
         <translation>训练至少需要 {least} 内存来存放训练的数值和一段对话，而可用的只有 {size}。</translation>
     </message>
@@ -4467,8 +4499,28 @@
         <translation>torch 是为 XPU 构建的，但没有找到 GPU</translation>
     </message>
     <message>
+        <source>--draft-text-suffix must be the end of a file name, not {value!r}.</source>
+        <translation>--draft-text-suffix 必须是文件名的结尾，不能是 {value!r}。</translation>
+    </message>
+    <message>
+        <source>For example .txt</source>
+        <translation>例如 .txt</translation>
+    </message>
+    <message>
+        <source>Pictures with a draft text: {count} of {total}.</source>
+        <translation>有草稿文本的图片：{count}/{total}。</translation>
+    </message>
+    <message>
         <source>Write a key of at least 16 characters to a file, and name it.</source>
         <translation>请把至少 16 个字符的密钥写入一个文件，并指定该文件。</translation>
+    </message>
+    <message>
+        <source>Standard input can&apos;t be both the picture and the draft text.</source>
+        <translation>标准输入不能既是图片又是草稿文本。</translation>
+    </message>
+    <message>
+        <source>Write one of them to a file.</source>
+        <translation>请将其中之一写入文件。</translation>
     </message>
     <message>
         <source>--seed must be 0 or more, not {value}.</source>

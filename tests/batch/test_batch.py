@@ -184,6 +184,28 @@ def test_the_command_passes_the_template_on(tmp_path: Path) -> None:
     assert [ask.template for ask in engine.asked] == ["vqa"]
 
 
+def test_the_text_beside_a_picture_is_its_draft_and_no_answer_is_asked_for_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pictures(tmp_path / "scans")
+    (tmp_path / "scans" / "p0.txt").write_text("OCR text\n\f")
+    (tmp_path / "scans" / "p1.txt").write_bytes(data[1])
+    engine = ScriptedEngine({data[0]: "loop"})
+    options = ["demo", str(tmp_path / "scans"), "--question", "What?", "--json"]
+    options += ["--output", str(tmp_path)]
+    drafts = ["--draft-text-suffix", ".txt"]
+    assert main([*options, *drafts], start=lambda _: nullcontext(engine)) == 0
+    assert [ask.draft_text for ask in engine.asked] == ["OCR text", "OCR text", "", ""]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "Pictures with a draft text: 2 of 3." in lines[0]["notes"]
+    notices = [line["answered"]["notices"] for line in lines if line["event"] == "answered"]
+    assert [len(each) for each in notices] == [0, 1, 0]
+    assert "It is a picture (PNG)" in notices[1][0]
+    assert main(options, start=lambda _: nullcontext(ScriptedEngine())) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["total"] == 3
+    assert (tmp_path / "scans" / "p0.txt").read_text() == "OCR text\n\f"
+
+
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
     pictures(tmp_path)
     run(tmp_path, ScriptedEngine())

@@ -54,6 +54,12 @@ def test_an_answer_has_openais_shape_and_exact_counts(client: httpx.Client) -> N
         "completion_tokens": 3,
         "total_tokens": 17,
         "prompt_tokens_details": {"cached_tokens": 0, "image_tokens": 9},
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+            "audio_tokens": 0,
+            "reasoning_tokens": 0,
+        },
     }
 
 

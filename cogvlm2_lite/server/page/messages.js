@@ -86,6 +86,8 @@ export const CHINESE = {
     "请不要使用 json_object。",
   "Available GPUs: {names}.":
     "可用的 GPU：{names}。",
+  "Check the name of the file.":
+    "请检查文件名。",
   "Check the spelling of the path.":
     "请检查路径的拼写。",
   "Choose a --port of 1024 or above: the system reserves those below.":
@@ -224,6 +226,10 @@ export const CHINESE = {
     "服务器内部错误；详情见服务器日志。",
   "It can be started again.":
     "可以重新启动它。",
+  "It is a PDF file. Extract its text first, for example with pdftotext.":
+    "这是一个 PDF 文件。请先提取其中的文本，例如使用 pdftotext。",
+  "It is a picture ({kind}). Use the text that an OCR program wrote.":
+    "这是一张图片（{kind}）。请使用 OCR 程序写出的文本。",
   "It is being restarted.":
     "正在重新启动它。",
   "Its download or copy ended early. Continue it, or download the file again.":
@@ -342,6 +348,8 @@ export const CHINESE = {
     "请用 UTF-8 编码重新保存。",
   "Save it as JPEG or PNG with another program, then open that file.":
     "请用其他程序存为 JPEG 或 PNG，再打开那个文件。",
+  "Save it as plain text in UTF-8.":
+    "请将其另存为 UTF-8 编码的纯文本。",
   "Save it with 8 or 16 bits per color.":
     "请以每色 8 位或 16 位保存。",
   "Save the picture to a file and use the path of that file.":
@@ -452,6 +460,12 @@ export const CHINESE = {
     "文件没有下载完整，或者磁盘丢失了一部分。请重新下载或复制。",
   "The download of {file} has not finished: {mark} is next to it.":
     "{file} 的下载尚未完成：旁边还有 {mark}。",
+  "The draft text {file} can't be read: {why}.":
+    "无法读取草稿文本 {file}：{why}。",
+  "The draft text {file} has more than {most}.":
+    "草稿文本 {file} 超过 {most}。",
+  "The draft text {file} is not a text file in UTF-8.":
+    "草稿文本 {file} 不是 UTF-8 编码的文本文件。",
   "The engine can't answer now.":
     "引擎现在无法回答。",
   "The engine has an internal error; the log of the program has the details.":
@@ -800,6 +814,8 @@ export const CHINESE = {
     "请使用 {names} 之一，或 cuda:1。",
   "Use one of {names}.":
     "请使用以下之一：{names}。",
+  "Use only the text of this picture.":
+    "请只使用这张图片的文本。",
   "Use other rows for --held-out.":
     "请为 --held-out 使用其他数据行。",
   "Use the model it was made for, or --any-base to use it all the same.":
