@@ -45,9 +45,9 @@ from cogvlm2_lite.demo.shipped import checkpoint_folder  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.answer import Request  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
+from cogvlm2_lite.engine.outlook import context_for  # noqa: E402
 from cogvlm2_lite.errors import DoesNotFitError  # noqa: E402
 from cogvlm2_lite.evaluate.answers import SavedAnswers  # noqa: E402
-from cogvlm2_lite.evaluate.expect import context_for  # noqa: E402
 from cogvlm2_lite.evaluate.find import find_data  # noqa: E402
 from cogvlm2_lite.evaluate.subsets import choose  # noqa: E402
 from cogvlm2_lite.evaluate.work import Planned, Question, ask_all, questions_of  # noqa: E402
@@ -77,7 +77,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         nbytes = write_model(folder)
-        context = context_for(folder, questions, TOKENS)
+        context = context_for(folder, [question.query.text for question in questions], TOKENS)
         tight, start_s = least_bytes(folder, context), ask_command_s()
         evaluate(folder, questions[:2], context, 8 * GIB)  # the files are in the system's cache now
         report = {

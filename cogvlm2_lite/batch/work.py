@@ -39,6 +39,9 @@ __all__ = [
 
 _RETRY_TEMPERATURE, _RETRY_TOP_K = 0.6, 10
 
+_MOST_OF_AN_ANSWER = 0.9
+"""What a question in progress counts as, however long it takes: its end is not known."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchProgress:
@@ -116,8 +119,10 @@ def run_batch(
     Yields PictureStarted before and BatchProgress after each. Text files that saved answers lack
     are written first; only if that fails, BatchProgress is yielded for them.
 
-    As many questions are in progress at once as the engine answers in parallel. Answers are yielded
-    and written in the order of the pictures.
+    As many questions are in progress at once as the engine answers in parallel. If weights are
+    streamed, a new wave of questions starts only when all of the last one are answered: then the
+    engine takes all of them through a block's weights each time these are loaded. Answers are
+    yielded and written in the order of the pictures.
 
     engine   ready, see WorkerEngine.wait_ready; None only if no picture is left to ask about
     planned  the result of plan_batch; None: it is called now
@@ -129,7 +134,8 @@ def run_batch(
     """
     planned, control = planned or plan_batch(task), control or Control()
     results, kept = _Results(planned), len(planned.known)
-    done, failed, clock = 0, 0, _Clock()
+    done, failed = 0, 0
+    questions: _Questions | None = None
 
     def progress(answered: Answered) -> BatchProgress:
         nonlocal failed
@@ -139,7 +145,7 @@ def run_batch(
             total=len(planned.names),
             skipped=kept,
             failed=failed,
-            seconds_left=round(clock.worked_s / max(done, 1) * (len(planned.todo) - done), 1),
+            seconds_left=round(questions.seconds_left if questions else 0.0, 1),
             answered=answered,
         )
 
@@ -149,19 +155,18 @@ def run_batch(
         done += 1
         return progress(answered)
 
-    questions = None
     try:
         results.begin()
         yield from map(progress, results.rewrite())
         if engine is None:
             assert not planned.todo, "pictures are left, and there is no engine"
             return
-        questions, clock = _Questions(task, engine, planned.todo), _Clock()
+        questions = _Questions(task, engine, planned.todo)
         while questions.left:
             yield from map(keep, questions.take_in_order())
             if control.paused and not questions.under_way:
                 yield Paused()
-                clock.pause(control.wait)
+                questions.clock.pause(control.wait)
                 yield Resumed()
             if control.stopped:
                 questions.cancel()
@@ -300,7 +305,10 @@ class _Questions:
         self._answered: dict[int, Answered] = {}
         self._alone: list[int] = []
         """Pictures to ask about again one at a time, with no other question in progress."""
-        self._asked = self._taken = 0
+        self._asked = self._taken = self._ended = 0
+        self._wave_is_full = False
+        self._answers, self._answers_s = 0, 0.0
+        self.clock = _Clock()
 
     @property
     def left(self) -> bool:
@@ -310,6 +318,23 @@ class _Questions:
     @property
     def under_way(self) -> bool:
         return bool(self._under_way)
+
+    @property
+    def seconds_left(self) -> float:
+        """The expected time of the other answers.
+
+        A question in progress counts as a part of an answer: else the first of several that run at
+        once would seem to have taken the time of all.
+        """
+        left = len(self._names) - self._ended
+        if not self._answers_s:
+            return self.clock.worked_s / max(self._ended, 1) * left
+        mean_s, now = self._answers_s / self._answers, time.monotonic()
+        begun = sum(
+            min((now - asked.began) / mean_s, _MOST_OF_AN_ANSWER)
+            for asked in self._under_way.values()
+        )
+        return self.clock.worked_s / (self._answers + begun) * (left - begun)
 
     def next_picture(self) -> str | None:
         """Return the picture to ask about now; None: wait for answers first."""
@@ -321,6 +346,8 @@ class _Questions:
             return None if self._under_way else self._alone[0]
         loaded = self._engine.loaded
         parallel = loaded.parallel if loaded else 1
+        if self._under_way and self._wave_is_full:
+            return None
         # A limit on kept answers, so that little is lost if the program is killed.
         ahead = self._asked - self._taken >= 2 * parallel
         if ahead or len(self._under_way) >= parallel or self._asked == len(self._names):
@@ -331,6 +358,7 @@ class _Questions:
         """Ask about the picture that `next_picture` returned."""
         place = self._next_place()
         assert place is not None
+        self._wave_is_full = False
         if self._alone:
             self._alone.pop(0)
         else:
@@ -386,6 +414,7 @@ class _Questions:
 
     def wait(self) -> None:
         """Wait for the engine's next outcome."""
+        self._wave_is_full = bool(self._engine.loaded and self._engine.loaded.streams)
         request, outcome = self._outcomes.get()
         asked = self._under_way.get(request)
         if asked is None:  # from a process that has ended
@@ -409,6 +438,10 @@ class _Questions:
             self._submit(asked)
             return
         answer = end.text.strip()
+        seconds = time.monotonic() - asked.began
+        self._answers += 1
+        self._answers_s += seconds
+        self._ended += 1
         self._answered[asked.place] = Answered(
             picture=self._names[asked.place],
             question=self._task.question,
@@ -416,7 +449,7 @@ class _Questions:
             error=_no_answer(answer, end.reason, retried=self._task.retry),
             reason=end.reason.value,
             tokens=end.completion_tokens,
-            seconds=round(time.monotonic() - asked.began, 3),
+            seconds=round(seconds, 3),
             notices=(*asked.before, *asked.notices),
             sha256=asked.file.sha256,
             stamp=asked.file.stamp,
@@ -425,6 +458,7 @@ class _Questions:
         )
 
     def _fail(self, place: int, why: Text) -> None:
+        self._ended += 1
         self._answered[place] = Answered(
             picture=self._names[place], question=self._task.question, error=why
         )

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from cogvlm2_lite.batch.drafts import DraftTexts
 from cogvlm2_lite.batch.pictures import read_names
 from cogvlm2_lite.batch.plan import Planned, Task, plan_batch
@@ -31,7 +33,6 @@ from cogvlm2_lite.cli.parser import (
     adapters_of,
     add_adapter_options,
     add_compute_options,
-    add_parallel_option,
     add_picture_options,
     add_sampling_options,
     add_speculation_option,
@@ -157,7 +158,14 @@ def build_parser() -> Parser:
     )
     add_compute_options(parser)
     add_adapter_options(parser, one=True)
-    add_parallel_option(parser)
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=None,
+        metavar="N",
+        help="ask about up to N pictures at once; fewer if memory is short (default: as many as "
+        "memory allows, 16 at most)",
+    )
     add_speculation_option(parser)
     add_picture_options(parser)
     add_sampling_options(parser)
@@ -190,7 +198,8 @@ def _run(
     args: argparse.Namespace, report: _Reporter, start: Start, control_lines: Iterable[str]
 ) -> int:
     folder = model_folder(args.model).resolve()
-    options = load_options(args, folder)
+    values = {**vars(args), "parallel": 1 if args.parallel is None else args.parallel}
+    options = load_options(argparse.Namespace(**values), folder)
     task = _task(args, folder)
     with report.console.working("Looking at the folder"):
         planned = plan_batch(task)
@@ -208,7 +217,12 @@ def _run(
             threading.Thread(
                 target=control.follow, args=(control_lines,), name="control", daemon=True
             ).start()
-        return _work(task, planned, control, report, partial(start, options))
+        if planned.todo:
+            with report.console.working("Checking the devices"):
+                options, remark = _with_parallel(options, args.parallel, task, len(planned.todo))
+            if remark:
+                report.console.remark(str(remark))
+        return _work(task, planned, control, report, partial(start, options), options.parallel)
 
 
 def _work(
@@ -217,8 +231,9 @@ def _work(
     control: Control,
     report: _Reporter,
     start: Callable[[], AbstractContextManager[WorkerEngine]],
+    parallel: int,
 ) -> int:
-    report.planned(planned, task)
+    report.planned(planned, task, parallel)
     done, failed = len(planned.known), 0
 
     def follow(engine: WorkerEngine | None) -> None:
@@ -239,6 +254,24 @@ def _work(
     left = len(planned.names) - done
     report.finished(planned, failed, left, task)
     return 1 if failed or left else 0
+
+
+def _with_parallel(
+    options: LoadOptions, parallel: int | None, task: Task, pictures: int
+) -> tuple[LoadOptions, Text]:
+    """Return the options with a number of conversations at once and a context for the question.
+
+    The text says why they are fewer than asked for; "" if they are not.
+
+    parallel  as asked for; None: as many as memory allows without loading more weights for it
+    """
+    from cogvlm2_lite.engine.outlook import context_for, look_ahead
+
+    if options.context is None:
+        context = context_for(options.folder, [task.question], task.sampling.max_new_tokens)
+        options = structs.replace(options, context=context)
+    found = look_ahead(options, parallel, most=pictures)
+    return structs.replace(options, parallel=found.parallel), found.preview.plan.remark
 
 
 def _task(args: argparse.Namespace, model: Path) -> Task:
@@ -299,18 +332,21 @@ class _Reporter:
         """Print one line of JSON."""
         self.console.line(to_json(with_templates({"event": kind, **values})))
 
-    def planned(self, planned: Planned, task: Task) -> None:
+    def planned(self, planned: Planned, task: Task, parallel: int) -> None:
         """Print the pictures and the known answers as JSON, or what will happen as one line."""
         if self.as_json:
-            self._plan_event(planned, task)
+            self._plan_event(planned, task, parallel)
             return
         todo, total = len(planned.todo), len(planned.names)
-        self.console.remark(" ".join([f"To ask: {todo} of {total} pictures.", *planned.notes]))
+        at_once = f", {parallel} at once" if parallel > 1 else ""
+        first = f"To ask: {todo} of {total} pictures{at_once}."
+        self.console.remark(" ".join([first, *planned.notes]))
 
-    def _plan_event(self, planned: Planned, task: Task) -> None:
+    def _plan_event(self, planned: Planned, task: Task, parallel: int) -> None:
         """Print the event "plan". The known answers may be many, so they are read one by one."""
         names = [escape_name(name) for name in planned.names]
-        values = {"event": "plan", "pictures": names, "output": escape_name(str(task.output))}
+        output = escape_name(str(task.output))
+        values = {"event": "plan", "pictures": names, "output": output, "parallel": parallel}
         head = to_json(with_templates({**values, "notes": list(planned.notes)}))
         self.console.write(head.removesuffix("}") + ', "known": [')
         for number, answered in enumerate(planned.known.values()):

@@ -67,7 +67,7 @@ from cogvlm2_lite.worker.client import EngineProcess, WorkerEngine
 if TYPE_CHECKING:
     from cogvlm2_lite.cli.evaluate_rows import RowWork
     from cogvlm2_lite.engine.model import Model
-    from cogvlm2_lite.evaluate.expect import Outlook
+    from cogvlm2_lite.engine.outlook import Outlook
 
 _T = TypeVar("_T")
 Start = Callable[[LoadOptions], AbstractContextManager[WorkerEngine]]
@@ -510,12 +510,16 @@ class _Work:
             return side, jobs
         outlook = None
         if any(job.planned.todo for job in jobs):
-            from cogvlm2_lite.evaluate.expect import context_for, look_ahead
+            from cogvlm2_lite.engine.outlook import context_for, look_ahead
 
             options = side.options
             if options.context is None:
                 contexts = [
-                    context_for(options.folder, job.planned.questions, job.run.max_new_tokens)
+                    context_for(
+                        options.folder,
+                        [question.query.text for question in job.planned.questions],
+                        job.run.max_new_tokens,
+                    )
                     for job in jobs
                 ]
                 options = structs.replace(options, context=max(contexts))
@@ -544,6 +548,8 @@ class _Work:
             self.report.loading(side.name)
             loaded = engine.wait_ready()
             compute = loaded.compute.partition(":")[0]
+            from cogvlm2_lite.evaluate.expect import ANSWER_TOKENS, expected
+
             for notice in (*loaded.warnings, loaded.plan.get("remark", "")):
                 if notice:
                     self.report.console.remark(str(notice))
@@ -558,7 +564,9 @@ class _Work:
                     job.planned,
                     job.file_of,
                     max_new_tokens=job.run.max_new_tokens,
-                    expected=None if outlook is None else outlook.expected(job.data.benchmark),
+                    expected=None
+                    if outlook is None
+                    else expected(outlook, ANSWER_TOKENS[job.data.benchmark]),
                     control=control,
                 ):
                     self.report.step(step, job)

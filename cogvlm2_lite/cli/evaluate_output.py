@@ -19,7 +19,7 @@ from cogvlm2_lite.text import with_templates
 from cogvlm2_lite.units import format_seconds
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.evaluate.expect import Outlook
+    from cogvlm2_lite.engine.outlook import Outlook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,10 @@ class Reporter:
         todo = len(planned.todo)
         seconds = 0.0
         if outlook is not None:
-            expected = outlook.expected(job.data.benchmark)
-            seconds = expected.seconds(planned.pictures, todo)
+            from cogvlm2_lite.evaluate.expect import ANSWER_TOKENS, expected
+
+            each = expected(outlook, ANSWER_TOKENS[job.data.benchmark])
+            seconds = each.seconds(planned.pictures, todo)
         if self.as_json:
             self.event(
                 "plan",

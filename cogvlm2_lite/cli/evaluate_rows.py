@@ -56,8 +56,8 @@ from cogvlm2_lite.units import format_seconds
 from cogvlm2_lite.worker.client import WorkerEngine
 
 if TYPE_CHECKING:
+    from cogvlm2_lite.engine.outlook import Outlook
     from cogvlm2_lite.evaluate.answers import SavedAnswers
-    from cogvlm2_lite.evaluate.expect import Outlook
     from cogvlm2_lite.weights.adapter import Adapter
 
 _HOME = Path("evaluate")
@@ -169,7 +169,7 @@ class RowWork:
         todo = prepared.planned
         if not todo.questions:
             return prepared
-        from cogvlm2_lite.evaluate.expect import look_ahead
+        from cogvlm2_lite.engine.outlook import look_ahead
 
         options = prepared.options
         if options.context is None:
@@ -411,7 +411,9 @@ class _Prepared:
             return None
         tokens = sum(each.scored[-1].last for each in questions) / len(questions)
         texts = 1 + sum(len(each.scored) for each in questions) / len(questions)
-        return self.outlook.expected_of(tokens, texts)
+        from cogvlm2_lite.evaluate.expect import expected
+
+        return expected(self.outlook, tokens, texts)
 
     @property
     def seconds(self) -> float:

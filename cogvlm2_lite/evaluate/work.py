@@ -383,7 +383,7 @@ class _Asking:
                 again = self._alone.popleft()
                 self._submit(again.question, again.lane)
             return
-        if self._under_way and streams(self.engine):
+        if self._under_way and self.engine.loaded and self.engine.loaded.streams:
             return  # the next wave begins when this one has ended
         # Pictures that the engine already has come first: a new one may take their place.
         while self._resting and len(self._under_way) < self._parallel:
@@ -532,12 +532,6 @@ class _Asking:
         for number in self._under_way:
             self.engine.cancel(number)
         self._under_way.clear()
-
-
-def streams(engine: WorkerEngine) -> bool:
-    """Return whether the engine loads weights again for each use, because memory is short."""
-    devices = engine.loaded.plan.get("devices", ()) if engine.loaded else ()
-    return any(phase["streamed_bytes"] for device in devices for phase in device["phases"])
 
 
 def _pixels(image: OpenedImage | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     python -m cogvlm2_lite.worker.main
 
 One thread reads commands, so that a cancel arrives while an answer is computed. One thread sends
-heartbeats. The main thread does the work: as many answers at once as the plan has room for, and
-other commands between them. The process exits when its owner is gone.
+heartbeats. One thread decodes pictures while other answers are computed. The main thread does the
+work: as many answers at once as the plan has room for, and other commands between them. The process
+exits when its owner is gone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import sys
 import threading
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -67,6 +69,14 @@ _Work = Load | Ask | Unload | Shutdown
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Decoding:
+    """A picture that a thread decodes, with the limits that it is decoded with."""
+
+    future: Future[OpenedImage | None]
+    limits: ImageLimits
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Opened:
     model: Model
     limits: ImageLimits
@@ -80,6 +90,8 @@ class Worker:
         self._reports = reports
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._cancels: dict[int, events.Cancel] = {}
+        self._pictures: dict[int, _Decoding] = {}
+        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
         self._waiting: _Work | None = None
         self._opened: _Opened | None = None
         self._busy = False
@@ -108,18 +120,26 @@ class Worker:
         """Return the next command; None: continue the current answers.
 
         Commands keep their order. As many questions are started as there are cache slots; the
-        others wait until the current answers have ended.
+        others wait until the current answers have ended. While there are current answers, they also
+        wait for their pictures to be decoded.
         """
         engine = self._engine
         busy = self._busy = engine is not None and engine.busy
         if self._waiting is None:
             with suppress(queue.Empty):
                 self._waiting = self._work.get(block=not busy)
-        if engine is not None and busy and (not isinstance(self._waiting, Ask) or engine.full):
+        if engine is not None and busy and not self._may_begin(engine, self._waiting):
             return None
         work, self._waiting = self._waiting, None
         self._busy = True
         return work
+
+    def _may_begin(self, engine: Engine, work: _Work | None) -> bool:
+        """Return whether a command is a question that can begin next to the current answers."""
+        if not isinstance(work, Ask) or engine.full:
+            return False
+        decoding = self._pictures.get(work.request)
+        return decoding is None or decoding.future.done()
 
     @property
     def _engine(self) -> Engine | None:
@@ -134,10 +154,18 @@ class Worker:
                         flag.set()
                 case Ask():
                     self._cancels[message.request] = events.Cancel()
+                    self._decode(message)
                     self._work.put(message)
                 case Load() | Unload() | Shutdown():
                     self._work.put(message)
         os._exit(0)
+
+    def _decode(self, ask: Ask) -> None:
+        """Decode a question's picture on the thread for pictures."""
+        opened = self._opened
+        if ask.image is not None and opened is not None:
+            future = self._decoder.submit(_picture, ask, opened.limits)
+            self._pictures[ask.request] = _Decoding(future=future, limits=opened.limits)
 
     def _next(self) -> object:
         try:
@@ -205,13 +233,19 @@ class Worker:
             self._fail(ask.request, _fault(error))
 
     def _ask(self, ask: Ask) -> None:
+        decoding = self._pictures.pop(ask.request, None)
         if self._opened is None:
             raise UsageError("No model is loaded.", hint="Load one first.")
         from cogvlm2_lite.engine.answer import Request
 
+        limits = self._opened.limits
+        if decoding is not None and decoding.limits == limits:
+            image = decoding.future.result()
+        else:  # the model was loaded after the question arrived
+            image = _picture(ask, limits)
         request = Request(
             question=ask.question,
-            image=_picture(ask, self._opened.limits),
+            image=image,
             history=ask.history,
             sampling=ask.sampling,
             template=ask.template,

@@ -149,6 +149,12 @@ class Loaded(_Message, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
     adapter_remarks: tuple[Text, ...] = ()
 
+    @property
+    def streams(self) -> bool:
+        """Whether weights are loaded again for each use, because memory is short."""
+        devices = self.plan.get("devices", ())
+        return any(phase["streamed_bytes"] for device in devices for phase in device["phases"])
+
 
 class LoadFailed(_Message, frozen=True, kw_only=True):
     """The model could not be opened.

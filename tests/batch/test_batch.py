@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from cogvlm2_lite.batch.work import (
@@ -35,6 +36,7 @@ from cogvlm2_lite.errors import DoesNotFitError, EngineError, ImageError, UsageE
 from cogvlm2_lite.events import Finished, FinishReason, TextDelta
 from cogvlm2_lite.worker.client import EngineState, Outcome
 from cogvlm2_lite.worker.protocol import Ask
+from tests.helpers.evaluating import STREAMED
 from tests.helpers.worker_engine import FakeEngine
 
 SHIPPED = checkpoint_folder().parent / "pictures"
@@ -47,10 +49,17 @@ class ScriptedEngine(FakeEngine):
     restart, at once.
     """
 
-    def __init__(self, fates: dict[bytes, str] | None = None, *, parallel: int = 1) -> None:
+    def __init__(
+        self, fates: dict[bytes, str] | None = None, *, parallel: int = 1, streamed: bool = False
+    ) -> None:
         super().__init__(parallel=parallel)
         self.become_ready()
+        if streamed:
+            assert self.loaded is not None
+            self.loaded = structs.replace(self.loaded, plan=STREAMED)
         self.fates = fates or {}
+        self.under_way: list[int] = []
+        """How many other questions were in progress when each one came."""
         self.closed = 0
         self.most_under_way = 0
         self._open: dict[int, tuple[Ask, Callable[[Outcome], None]]] = {}
@@ -64,6 +73,7 @@ class ScriptedEngine(FakeEngine):
         if self.state is EngineState.DEAD:
             raise EngineError("The engine was killed.")
         self.asked.append(ask)
+        self.under_way.append(len(self._open))
         self._open[ask.request] = ask, deliver
         self.most_under_way = max(self.most_under_way, len(self._open))
         assert len(self._open) <= self._parallel
@@ -326,6 +336,35 @@ def test_of_several_under_way_only_the_deadly_picture_fails(tmp_path: Path) -> N
     assert engine.restarts == 2  # when it died, and when the deadly one was asked about alone
 
 
+def test_with_streamed_weights_questions_go_in_waves(tmp_path: Path) -> None:
+    data = pictures(tmp_path, 7)
+    engine = ScriptedEngine(dict.fromkeys(data, "slow"), parallel=3, streamed=True)
+    engine.fates[data[6]] = ""  # alone in its wave, it is answered at once
+    steps = run(tmp_path, engine)
+    assert engine.under_way == [0, 1, 2, 0, 1, 2, 0]
+    assert [step.answered.error for step in steps] == [""] * 7
+
+
+def test_the_time_left_counts_what_the_questions_in_progress_have_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pictures(tmp_path, 9)
+    now = 0.0
+
+    class Timed(ScriptedEngine):
+        def _answer(self, ask: Ask, deliver: Callable[[Outcome], None]) -> None:
+            nonlocal now
+            now += 10.0 if ask.image in (data[2], data[5], data[8]) else 0.0
+            super()._answer(ask, deliver)
+
+    monkeypatch.setattr("cogvlm2_lite.batch.work.time.monotonic", lambda: now)
+    steps = run(tmp_path, Timed(dict.fromkeys(data, "slow"), parallel=3))
+    # Three pictures take 10 s together, so the last six take 20 s.
+    assert [step.seconds_left for step in steps][2] == pytest.approx(20.0)
+    assert all(step.seconds_left <= 25.0 for step in steps)
+    assert steps[-1].seconds_left == 0.0
+
+
 def test_a_pause_begins_after_all_pictures_under_way(tmp_path: Path) -> None:
     pictures(tmp_path, 4)
     control = Control()
@@ -361,11 +400,54 @@ def test_a_stop_keeps_an_answer_that_came_before_its_turn(tmp_path: Path) -> Non
 
 def test_the_demo_model_answers_several_pictures_at_once_as_one_by_one(tmp_path: Path) -> None:
     command = ["demo", str(SHIPPED), "--question", "How many shapes are there?", "--no-text"]
-    for parallel in ("1", "3"):
-        output = ["--output", str(tmp_path / parallel), "--parallel", parallel]
-        assert main([*command, *output]) == 0
-    assert answers(tmp_path / "3") == answers(tmp_path / "1")
+    for name, parallel in (("1", ["--parallel", "1"]), ("many", [])):
+        assert main([*command, "--output", str(tmp_path / name), *parallel]) == 0
+    assert answers(tmp_path / "many") == answers(tmp_path / "1")
     assert len(answers(tmp_path / "1")) == len(list(SHIPPED.glob("*.png")))
+
+
+def at_once(tmp_path: Path, count: int, *more: str) -> tuple[int, int | None]:
+    """Return the conversations and the context that `batch` asks the engine for."""
+    pictures(tmp_path, count)
+    found = []
+
+    def start(options: LoadOptions) -> AbstractContextManager[ScriptedEngine]:
+        found.append((options.parallel, options.context))
+        return nullcontext(ScriptedEngine(parallel=options.parallel))
+
+    command = ["demo", str(tmp_path), "--question", "What?", "--overwrite", *more]
+    assert main([*command, "--device", "cpu"], start=start) == 0
+    return found[0]
+
+
+def test_as_many_pictures_are_asked_about_at_once_as_memory_allows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert at_once(tmp_path, 9)[0] == 8
+    assert "To ask: 9 of 9 pictures, 8 at once." in capsys.readouterr().err
+    assert at_once(tmp_path, 9, "--parallel", "1")[0] == 1
+    assert "9 of 9 pictures." in capsys.readouterr().err
+    assert at_once(tmp_path, 9, "--parallel", "3")[0] == 3
+    roomy, tight = [
+        at_once(tmp_path, 9, "--ram", size, "--max-new-tokens", "64")[0]
+        for size in ("2GiB", "427MiB")
+    ]
+    assert roomy == 8
+    assert tight < 8
+    at_once(tmp_path, 9, "--ram", "427MiB", "--max-new-tokens", "64", "--parallel", "32")
+    assert "Memory suffices for" in capsys.readouterr().err
+
+
+def test_no_more_are_asked_about_at_once_than_there_are_pictures(tmp_path: Path) -> None:
+    assert [at_once(tmp_path, count)[0] for count in (1, 2, 3, 5)] == [1, 2, 4, 8]
+
+
+def test_the_cache_is_as_long_as_the_question_and_its_answer_need(tmp_path: Path) -> None:
+    short, long = (at_once(tmp_path, 1, "--max-new-tokens", n)[1] for n in ("64", "512"))
+    assert short is not None
+    assert long is not None
+    assert 64 < short <= long
+    assert at_once(tmp_path, 1, "--context", "100")[1] == 100
 
 
 def test_orders_come_as_lines_and_their_end_stops() -> None:

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -155,6 +157,92 @@ def test_a_lost_gpu_is_told_and_ends_the_process_so_that_another_begins(
         message=Text("The GPU stopped working."),
         hint=Text("Start again."),
     )
+
+
+class Conversation:
+    """The pipe of an owner that sends commands one by one."""
+
+    def __init__(self) -> None:
+        self._sent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._rest = b""
+
+    def send(self, message: protocol.Command) -> None:
+        self._sent.put(protocol.encode(message))
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size:
+            self._rest += self._sent.get()
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+
+class Reports(BytesIO):
+    """The other pipe; notes what was reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self.messages.put(protocol.read_message(BytesIO(data)))
+        return len(data)
+
+
+def test_answers_continue_while_the_picture_of_another_question_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = threading.Semaphore(0)
+
+    class FirstAnswers:
+        """The first answer ends when the other questions have begun."""
+
+        full = False
+
+        def __init__(self) -> None:
+            self.begun: list[int] = []
+
+        @property
+        def busy(self) -> bool:
+            return bool(self.begun)
+
+        def begin(self, number: int, *_: object) -> None:
+            self.begun.append(number)
+
+        def turn(self) -> Iterator[object]:
+            turns.release()
+            if 3 in self.begun:
+                yield from ((number, DeviceError("It ends.")) for number in self.begun)
+
+    def decode(data: bytes, **_: object) -> None:
+        assert turns.acquire(timeout=5.0), "the first answer does not continue"
+        if data == b"damaged":
+            raise ImageError("The picture is damaged.")
+
+    model = SimpleNamespace(
+        engine=FirstAnswers(), plan=small_plan(), warnings=(), adapter=None, adapters=(),
+        compute=SimpleNamespace(device="cpu", dtype="torch.bfloat16", reason="it does"),
+        config=SimpleNamespace(vision=SimpleNamespace(image_tokens=4)), adapter_remarks=(),
+    )  # fmt: skip
+    monkeypatch.setattr("cogvlm2_lite.engine.model.load_with", lambda _: model)
+    monkeypatch.setattr("cogvlm2_lite.worker.main.open_image", decode)
+    commands, reports = Conversation(), Reports()
+    worker = Worker(cast(BinaryIO, commands), reports)
+
+    def work() -> None:
+        with suppress(SystemExit):
+            worker.run()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    commands.send(Load(options=LoadOptions(folder=Path("anywhere"))))
+    assert isinstance(reports.messages.get(timeout=WAIT_S), Loaded)
+    for number, image in ((1, None), (2, b"damaged"), (3, b"sound")):
+        commands.send(Ask(request=number, question="What?", image=image))
+    ends = [reports.messages.get(timeout=WAIT_S) for _ in range(3)]
+    assert [(end.request, end.kind) for end in ends if isinstance(end, Failed)] == [
+        (2, "ImageError"), (1, "DeviceError"), (3, "DeviceError"),
+    ]  # fmt: skip
+    thread.join()
 
 
 def test_a_cancel_ends_a_long_answer(engine: EngineProcess) -> None:
