@@ -148,6 +148,35 @@ def test_a_row_has_the_bits_that_it_has_alone_with_any_threads(
             assert same(product(kernel, x[:rows], matrix), alone[:rows]), (threads, rows)
 
 
+@pytest.mark.usefixtures("any_threads")
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4, groups of 128", "int8"])
+@pytest.mark.parametrize("rows", [100, 300])
+def test_each_level_multiplies_many_rows(
+    kind: str, rows: int, library: Library, level: int
+) -> None:
+    group, make = KINDS[kind]
+    columns = 9 * 64 if group == 64 else 5 * group
+    for height, threads in ((1, 1), (150, 1), (150, 3)):
+        torch.set_num_threads(threads)
+        matrix, x = make(height, columns), inputs(rows, columns, dtype=F32)
+        x[3, 70] = float("nan")
+        expected = product(at(library, PLAIN), x, matrix)
+        assert same(product(at(library, level), x, matrix), expected)
+        x = x.bfloat16()
+        expected = product(at(library, PLAIN), x, matrix)
+        assert same(product(at(library, level), x, matrix), expected)
+
+
+@pytest.mark.parametrize("rows", [129, 131])
+def test_each_level_multiplies_more_inputs_than_it_holds_at_a_time(
+    rows: int, library: Library, level: int
+) -> None:
+    """128 of the widest inputs fit into the buffer."""
+    matrix, x = make_matrix(2, 65536), inputs(rows, 65536, dtype=F32)
+    expected = product(at(library, PLAIN), x, matrix)
+    assert same(product(at(library, level), x, matrix), expected)
+
+
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_strange_inputs_and_scales(kind: str, library: Library, level: int) -> None:
     """Infinities, NaNs, zeros, denormals and the largest numbers."""

@@ -187,6 +187,12 @@ const Version integer_plain = {
 static const Version *version_of(int level)
 {
     switch (level) {
+#if ON_X86
+    case LEVEL_AVX2:
+        return &integer_avx2;
+    case LEVEL_AVX_VNNI:
+        return &integer_avx_vnni;
+#endif
     default:
         return &integer_plain;
     }

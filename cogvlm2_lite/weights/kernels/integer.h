@@ -70,6 +70,9 @@ typedef struct {
 } Version;
 
 extern const Version integer_plain;
+#if ON_X86
+extern const Version integer_avx2, integer_avx_vnni; /* integer_256.c */
+#endif
 
 /* Write one result. */
 INLINE void write_result(const Product *p, int64_t input, int64_t row, float sum)
