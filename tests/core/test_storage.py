@@ -627,10 +627,12 @@ def test_one_row_of_a_plain_bfloat16_matrix(own: Own) -> None:
     assert got.shape == (1, 1, 259)
     assert (got - exact).norm() / exact.norm() < TOLERANCE[torch.bfloat16]
     kernels = own.choice.dense
-    name = "gemv" if own.gemv.level >= AVX512 else "torch"
+    name = "dense" if own.gemv.level >= AVX512 else "torch"
     assert kernels.first(1, 64, 1792, 0, torch.bfloat16).name == name
-    assert kernels.first(2, 64, 1792, 0, torch.bfloat16).name == "torch"
-    assert kernels.first(1, 64, 1792, 0, torch.float32).name == "torch"
+    assert kernels.first(32, 64, 1792, 0, torch.bfloat16).name == name
+    assert kernels.first(33, 64, 1792, 0, torch.bfloat16).name == "torch"
+    assert kernels.first(1, 64, 1792, 0, torch.float32).name == "dense"
+    assert kernels.first(1, 64, 1792, 0, torch.float16).name == "torch"
 
 
 def test_a_library_built_before_a_change_of_its_functions_is_not_called(

@@ -25,9 +25,10 @@ from cogvlm2_lite.weights.kernels.cuda.check import check_kernels
 from cogvlm2_lite.weights.kernels.cuda.kernels import OwnDense, OwnFourBit, OwnInt8
 from cogvlm2_lite.weights.kernels.cuda_self_test import rows_together
 from cogvlm2_lite.weights.kernels.dense import TorchLinear
+from cogvlm2_lite.weights.kernels.dense_rows import DenseRows
 from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels, gpu_chunks
 from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
-from cogvlm2_lite.weights.kernels.gemv import GemvDense, GemvDequantizer, GemvKernel
+from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel
 from cogvlm2_lite.weights.kernels.int8 import Int8Dequantizer
 from cogvlm2_lite.weights.kernels.interface import Dequantizer, Dequantizers, Kernel, KernelList
 from cogvlm2_lite.weights.kernels.library import AVX512, open_library
@@ -143,7 +144,7 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
         reason,
         [gemv] if amx is None else [amx, gemv],
         [dequantizer, *_dequantizers(bitsandbytes)],
-        dense=[GemvDense(library)],
+        dense=[DenseRows(library)],
     )
 
 

@@ -672,53 +672,6 @@ AVX2 static void dequantize_row_256(const Matrix *w, int64_t row, Room *room, fl
         }
     }
 }
-
-/* ---- bfloat16 matrices -------------------------------------------------------------------- */
-
-AVX512 INLINE void gemv_dense_row(const uint16_t *row, const uint16_t *x, int64_t columns,
-                                  int inputs, float *out)
-{
-    __m512 first[MAX_INPUTS], second[MAX_INPUTS];
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        first[m] = second[m] = _mm512_setzero_ps();
-    for (int64_t i = 0; i < columns; i += UNIT) {
-        _mm_prefetch((const char *)(row + i) + AHEAD_BYTES, _MM_HINT_T0);
-        _mm_prefetch((const char *)(row + i) + AHEAD_BYTES + 64, _MM_HINT_T0);
-        const __m512bh a = (__m512bh)_mm512_loadu_si512(row + i);
-        const __m512bh b = (__m512bh)_mm512_loadu_si512(row + i + 32);
-#pragma GCC unroll 4
-        for (int m = 0; m < inputs; m++) {
-            const uint16_t *here = x + m * columns + i;
-            first[m] = _mm512_dpbf16_ps(first[m], a, (__m512bh)_mm512_loadu_si512(here));
-            second[m] = _mm512_dpbf16_ps(second[m], b, (__m512bh)_mm512_loadu_si512(here + 32));
-        }
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < inputs; m++)
-        out[m] = _mm512_reduce_add_ps(_mm512_add_ps(first[m], second[m]));
-}
-
-AVX512 static void gemv_dense_rows(const uint16_t *weight, const uint16_t *x, int64_t columns,
-                                   int inputs, int64_t begin, int64_t end, float *out,
-                                   int64_t out_stride)
-{
-    float sums[MAX_INPUTS] = {0};
-    for (int64_t row = begin; row < end; row++) {
-        const uint16_t *here = weight + row * columns;
-        switch (inputs) {
-#define CASE(n)                                                                                   \
-    case n:                                                                                       \
-        gemv_dense_row(here, x, columns, n, sums);                                                \
-        break;
-            CASE(1) CASE(2) CASE(3) CASE(4)
-#undef CASE
-        }
-#pragma GCC unroll 4
-        for (int m = 0; m < inputs; m++)
-            out[m * out_stride + row] = sums[m];
-    }
-}
 #endif /* ON_X86 */
 
 /* ---- called from Python -------------------------------------------------------------------- */
@@ -826,26 +779,5 @@ void dequantize_four_bit(const Matrix *w, int wide, int64_t begin, int64_t end, 
     }
 #else
     (void)w, (void)wide, (void)begin, (void)end, (void)out, (void)threads;
-#endif
-}
-
-/* out[inputs, rows] = x[inputs, columns] times a transposed bfloat16 matrix; out is float32, x is
- * bfloat16. AVX512 only. */
-void gemv_dense(int64_t rows, int64_t columns, const uint16_t *weight, const uint16_t *x,
-                int64_t inputs, float *out, int threads)
-{
-#if ON_X86
-    const int64_t blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t block = 0; block < blocks; block++) {
-        const int64_t begin = block * ROW_BLOCK;
-        const int64_t end = begin + ROW_BLOCK < rows ? begin + ROW_BLOCK : rows;
-        for (int64_t m = 0; m < inputs; m += MAX_INPUTS)
-            gemv_dense_rows(weight, x + m * columns, columns,
-                       (int)(inputs - m < MAX_INPUTS ? inputs - m : MAX_INPUTS), begin, end,
-                       out + m * rows, rows);
-    }
-#else
-    (void)rows, (void)columns, (void)weight, (void)x, (void)inputs, (void)out, (void)threads;
 #endif
 }

@@ -1,4 +1,4 @@
-"""GEMV: few rows times a 4-bit or bfloat16 matrix, written in C (gemv.c).
+"""GEMV: few rows times a 4-bit matrix, written in C (gemv.c).
 
 It reads the stored layout of 4-bit matrices, so decoding needs no second copy of them. The same
 file has a dequantizer, which is bit-identical to the reference.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.weights.kernels.calls import longs, pointer, require
+from cogvlm2_lite.weights.kernels.calls import require
 from cogvlm2_lite.weights.kernels.interface import Fill, as_rows, as_single
 from cogvlm2_lite.weights.kernels.library import AMX, AVX2, AVX512, AVX_VNNI, Library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
@@ -125,45 +125,6 @@ class GemvKernel:
 
     def multiply_each(
         self, xs: Sequence[Tensor], matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
-    ) -> list[Tensor]:
-        """Multiply all rows in one call: they do not depend on each other."""
-        return as_single(self.multiply(as_rows(xs), matrix, bias, scratch))
-
-
-class GemvDense:
-    """One row times a dense bfloat16 matrix, summed in float32."""
-
-    name = "gemv"
-
-    def __init__(self, library: Library) -> None:
-        self._level = library.level
-        self._functions = library.functions
-
-    def takes(
-        self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
-    ) -> bool:
-        """Return True for one row of bfloat16; see Kernel."""
-        return (
-            self._level >= AVX512 and dtype == torch.bfloat16 and columns % _UNIT == 0 and rows == 1
-        )
-
-    def multiply(self, x: Tensor, matrix: Tensor, bias: Tensor | None, scratch: Scratch) -> Tensor:
-        """Return x @ matrix.T + bias; see Kernel."""
-        features, columns = matrix.shape
-        flat = x.reshape(-1, columns).contiguous()
-        rows = flat.shape[0]
-        require(flat, torch.bfloat16, rows * columns)
-        require(matrix, torch.bfloat16, features * columns)
-        sums = torch.empty(rows, features)
-        self._functions.gemv_dense(
-            *longs(features, columns), pointer(matrix), pointer(flat), *longs(rows),
-            pointer(sums), torch.get_num_threads(),
-        )  # fmt: skip
-        out = sums.to(x.dtype)
-        return (out if bias is None else out + bias).view(*x.shape[:-1], features)
-
-    def multiply_each(
-        self, xs: Sequence[Tensor], matrix: Tensor, bias: Tensor | None, scratch: Scratch
     ) -> list[Tensor]:
         """Multiply all rows in one call: they do not depend on each other."""
         return as_single(self.multiply(as_rows(xs), matrix, bias, scratch))
