@@ -170,8 +170,9 @@ class Finished(_Event, frozen=True, kw_only=True):
     completion_tokens  tokens the model produced, including the end token; for a continued answer,
                        the new ones
     token_ids          all tokens of the text; passed as `continue_ids` they continue it exactly
-    draft_tokens       tokens that speculation proposed
-    accepted_tokens    those of them that the model chose, too
+    decode_passes      passes over the weights that produced the tokens after the first one
+    draft_tokens       tokens that were proposed and computed in these passes
+    accepted_tokens    those of them that the model chose
     """
 
     text: str
@@ -183,6 +184,7 @@ class Finished(_Event, frozen=True, kw_only=True):
     prefill_s: Seconds
     decode_s: Seconds
     token_ids: tuple[Count, ...] = ()
+    decode_passes: Count = 0
     draft_tokens: Count = 0
     accepted_tokens: Count = 0
 

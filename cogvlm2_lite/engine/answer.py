@@ -7,6 +7,7 @@ token to run: `scheduler.py` runs it together with those of other answers and se
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,6 +22,7 @@ from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.engine.adapters import AdapterKey
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
+from cogvlm2_lite.engine.drafts import MOST_DRAFT, NO_DRAFT, Draft
 from cogvlm2_lite.engine.json_text import JsonGrammar
 from cogvlm2_lite.engine.logprobs import LogprobQueue, logprobs_of
 from cogvlm2_lite.engine.overflow import check_finite
@@ -103,14 +105,37 @@ class _Tally:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     completion_tokens: int = 0
+    feed: _Feed | None = None
     encode_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
 
-AnswerSteps = Generator[Event | Token, Tensor | None, Result]
-"""The work on an answer. For each Token that it yields, it receives the logits [vocab] of that
-decode step, or None to end the answer. Between two yields other answers may use the device."""
+AnswerSteps = Generator[Event | Token, Sequence[Tensor] | None, Result]
+"""The work on an answer. For each Token that it yields, it receives the logits [vocab] after the
+token and after the first tokens of its draft, as many as were computed, or None to end the answer.
+Between two yields other answers may use the device."""
+
+Propose = Callable[[], Draft]
+
+
+@dataclass(kw_only=True)
+class _Feed:
+    """How the tokens of an answer get into its cache.
+
+    position  RoPE position of the last one
+    ready     drafted tokens that are computed, with the logits after each of them. The cache has
+              them behind its `length`: it counts one when the answer takes it
+    """
+
+    slot: CacheSlot
+    cancel: Cancel
+    adapter: str | None
+    position: int
+    ready: deque[tuple[int, Tensor]] = field(default_factory=deque)
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +170,13 @@ class Answers:
         tokenizer: Tokenizer,
         replanner: Replanner,
         pictures: PictureCache,
+        *,
+        speculation: bool = True,
     ) -> None:
         self.runtime = runtime
         self.tokenizer = tokenizer
         self.pictures = pictures
+        self.speculation = speculation
         self._replanner = replanner
 
     @cached_property
@@ -203,7 +231,7 @@ class Answers:
         tally = _Tally(token_ids=list(continue_ids))
         try:
             logits = yield from self._fill_cache(prepared, slot, cancel, tally)
-            reason = yield from self._decode(logits, prepared, slot, tally)
+            reason = yield from self._decode(logits, prepared, slot, cancel, tally)
         except Cancelled:
             reason = FinishReason.CANCELLED
             # The text that is continued is not lost if the answer is cancelled before it continues.
@@ -219,12 +247,15 @@ class Answers:
             prefill_s=tally.prefill_s,
             decode_s=tally.decode_s,
             token_ids=tuple(tally.token_ids),
+            decode_passes=tally.feed.passes if tally.feed else 0,
+            draft_tokens=tally.feed.drafted if tally.feed else 0,
+            accepted_tokens=tally.feed.accepted if tally.feed else 0,
         )
 
     def decode(
         self, tokens: Sequence[Token], slots: Sequence[CacheSlot]
-    ) -> Generator[Event, None, list[Tensor]]:
-        """Run one token of each of several answers, and return the logits [vocab] of each."""
+    ) -> Generator[Event, None, list[list[Tensor]]]:
+        """Run one token of each of several answers, and its draft; return the logits of each."""
         step = partial(self.runtime.decode_steps, tokens)
         return (yield from self._with_replanning(step, *slots))
 
@@ -253,8 +284,9 @@ class Answers:
     ) -> AnswerSteps[Tensor]:
         """Compute the prompt, and after it the answer that is continued; return the last logits.
 
-        Tokens of an answer are computed one by one, as when they were generated: computed together,
-        their keys and values may differ in the last bit, and the answer may continue differently.
+        Tokens of an answer are computed by decode steps, several at a time, as when they were
+        generated: a prefill's keys and values may differ in the last bit, and the answer may
+        continue differently.
 
         Returns  [vocab]
         """
@@ -271,10 +303,11 @@ class Answers:
         else:
             logits = yield from self._prefill(prepared, slot, cancel, tally)
             slot.generated = GeneratedTokens.after(prompt, prepared.picture, prepared.adapter)
-        began, position = time.perf_counter(), int(prompt.position_ids[0, -1])
-        adapter = prepared.request.adapter
+        began = time.perf_counter()
+        feed = _feed_of(prepared, slot, cancel, held)
         for number, token in enumerate(continue_ids[held:], held + 1):
-            logits = yield from self._feed(token, position + number, slot, adapter)
+            known = continue_ids[number : number + MOST_DRAFT]
+            logits = yield from self._feed(token, feed, partial(Draft.known, known))
             if logits is None:
                 raise Cancelled
             yield Progress(phase="prefill", done=number, total=len(continue_ids))
@@ -282,18 +315,40 @@ class Answers:
         assert logits is not None
         return logits
 
-    def _feed(
-        self, token: int, position: int, slot: CacheSlot, adapter: str | None
-    ) -> AnswerSteps[Tensor | None]:
+    def _feed(self, token: int, feed: _Feed, propose: Propose) -> AnswerSteps[Tensor | None]:
         """Put a token of the answer into the cache; return the logits [vocab] after it.
 
+        propose  returns the tokens that may follow; called only if a decode step is needed
         None: the answer ends, and the token is not in the cache.
         """
-        self._keep_picture(slot)
-        logits = yield Token(token=token, position=position, cache=slot.cache, adapter=adapter)
+        slot = feed.slot
         assert slot.generated is not None
-        if logits is not None:
-            slot.generated.tokens.append(token)
+        self._keep_picture(slot)
+        if feed.ready and feed.ready[0][0] == token:
+            if feed.cancel.is_set:  # otherwise the scheduler looks
+                return None
+            _, logits = feed.ready.popleft()
+            slot.cache.advance(1)
+            feed.accepted += 1
+        else:
+            feed.ready.clear()
+            draft = propose()
+            rows = yield Token(
+                token=token,
+                position=feed.position + 1,
+                cache=slot.cache,
+                adapter=feed.adapter,
+                draft=draft.tokens,
+                chances=draft.chances,
+            )
+            if rows is None:
+                return None
+            logits, *following = rows
+            feed.ready.extend(zip(draft.tokens, following, strict=False))
+            feed.passes += 1
+            feed.drafted += len(following)
+        feed.position += 1
+        slot.generated.tokens.append(token)
         return logits
 
     def _keep_picture(self, slot: CacheSlot) -> None:
@@ -473,7 +528,12 @@ class Answers:
         return (yield from self.runtime.encode(pixels, cancel, adapter))
 
     def _decode(
-        self, logits: Tensor, prepared: Prepared, slot: CacheSlot, tally: _Tally
+        self,
+        logits: Tensor,
+        prepared: Prepared,
+        slot: CacheSlot,
+        cancel: Cancel,
+        tally: _Tally,
     ) -> AnswerSteps[FinishReason]:
         """Step 7: generate the answer token by token, after the text that is continued.
 
@@ -496,7 +556,7 @@ class Answers:
         form = None
         if sampling.as_json:
             form = self._json_grammar.begin(sampling.json_schema)
-        position = int(prompt.position_ids[0, -1]) + len(continue_ids)
+        feed = tally.feed = _feed_of(prepared, slot, cancel, len(continue_ids))
         room = min(sampling.max_new_tokens, prompt.room - len(continue_ids))
         reason = FinishReason.LENGTH
         # 2. All of them process the continued text first, as if this loop had generated it.
@@ -541,8 +601,7 @@ class Answers:
                 break
             if tally.completion_tokens >= room:
                 break
-            position += 1
-            following = yield from self._feed(token, position, slot, prepared.request.adapter)
+            following = yield from self._feed(token, feed, lambda: NO_DRAFT)
             if following is None:
                 reason = FinishReason.CANCELLED
                 break
@@ -579,6 +638,12 @@ def _at_once(work: Callable[[], Result]) -> Steps[Result]:
     """Wrap work that reports no progress."""
     yield from ()
     return work()
+
+
+def _feed_of(prepared: Prepared, slot: CacheSlot, cancel: Cancel, generated: int) -> _Feed:
+    """Return what feeds the tokens behind the prompt and `generated` tokens of the answer."""
+    last = int(prepared.prompt.position_ids[0, -1]) + generated
+    return _Feed(slot=slot, cancel=cancel, adapter=prepared.request.adapter, position=last)
 
 
 def _guard(sampling: Sampling) -> RepetitionGuard | None:

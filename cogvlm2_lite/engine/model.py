@@ -108,10 +108,13 @@ class Model:
         compute: Compute,
         store: PictureStore | None = None,
         build: Build | None = None,
+        *,
+        speculation: bool = True,
     ) -> None:
         """Hold the parts of a model; `open_model` makes them.
 
-        build  creates the parts that depend on the number type
+        build        creates the parts that depend on the number type
+        speculation  propose several next tokens and compute them in one pass
         """
         self.folder = folder
         self.config = config
@@ -120,6 +123,7 @@ class Model:
         self.replanner = replanner
         self._store = store
         self._build = build
+        self._speculation = speculation
         self._adapter = runtime.adapters.first
 
     @property
@@ -156,7 +160,9 @@ class Model:
         )
 
     def _answers(self, tokenizer: Tokenizer) -> Answers:
-        return Answers(self.runtime, tokenizer, self.replanner, self.pictures)
+        return Answers(
+            self.runtime, tokenizer, self.replanner, self.pictures, speculation=self._speculation
+        )
 
     def _in_float32(self, tokenizer: Tokenizer) -> Answers:
         """Replace the parts that depend on the number type; within the same budgets.
@@ -499,6 +505,7 @@ def load_with(options: LoadOptions) -> Model:
             pictures=options.pictures,
             weights=(catalog, None),
             adapters=adapters,
+            speculation=options.speculation,
         )
     except DEVICE_ERROR as error:
         raise device_lost(error) from error
@@ -575,6 +582,7 @@ def open_model(
     arenas: Sequence[Arena] | None = None,
     weights: tuple[Catalog, PieceReader | None] | None = None,
     adapters: Sequence[Adapter] = (),
+    speculation: bool = True,
 ) -> Model:
     """Open a model folder within given budgets. Most callers want `load`, which decides them.
 
@@ -588,6 +596,7 @@ def open_model(
     weights  a catalog of the folder that is already open, and a reader of its bytes other than its
              files (`bench`) or None
     adapters at most one of them acts on an answer
+    speculation  propose several next tokens and compute them in one pass
     """
     catalog, reader = weights or (Catalog.open(folder, read_config(folder)), None)
     config = catalog.config
@@ -644,4 +653,4 @@ def open_model(
         return runtime, Replanner(runtime, sizes, replace(workload, parallel=plan.parallel)), store
 
     runtime, replanner, store = build(compute, budgets, lambda: None)
-    return Model(folder, config, runtime, replanner, compute, store, build)
+    return Model(folder, config, runtime, replanner, compute, store, build, speculation=speculation)

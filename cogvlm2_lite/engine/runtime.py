@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -59,12 +59,36 @@ class Token:
 
     position  its RoPE position
     adapter   name of the adapter that acts; None: none
+    draft     tokens that may follow it; they are computed in the same step
+    chances   for each of them, how probably the answer takes it and all before it
+    ahead     tokens of the same step in the cache before this one
     """
 
     token: int
     position: int
     cache: KVCache
     adapter: str | None = None
+    draft: tuple[int, ...] = ()
+    chances: tuple[float, ...] = ()
+    ahead: int = 0
+
+    @property
+    def rows(self) -> list[Token]:
+        """The token and its draft, as single tokens."""
+        return [
+            Token(
+                token=token,
+                position=self.position + number,
+                cache=self.cache,
+                adapter=self.adapter,
+                ahead=number,
+            )
+            for number, token in enumerate((self.token, *self.draft))
+        ]
+
+    def cut(self, drafts: int) -> Token:
+        """Return the same with at most so many draft tokens."""
+        return replace(self, draft=self.draft[:drafts], chances=self.chances[:drafts])
 
 
 class _Pace:
@@ -129,7 +153,9 @@ class Runtime:
         )
         new_capture = backend_of(devices[0]).graph_capture(devices[0])
         self.graphs = None if new_capture is None else GraphCache(new_capture)
-        self._inputs: weakref.WeakKeyDictionary[KVCache, DecodeInputs] = weakref.WeakKeyDictionary()
+        self._inputs: weakref.WeakKeyDictionary[KVCache, list[DecodeInputs]] = (
+            weakref.WeakKeyDictionary()
+        )
         self.follow(plan)
 
     def follow(self, plan: MemoryPlan) -> None:
@@ -262,27 +288,32 @@ class Runtime:
         return logits
 
     def decode_each(self, tokens: Sequence[Token]) -> list[Tensor]:
-        """Do the same as `decode_steps` without its progress."""
-        return run(self.decode_steps(tokens))
+        """Do the same as `decode_steps` without its progress, and without drafts."""
+        return [logits for (logits,) in run(self.decode_steps([t.cut(0) for t in tokens]))]
 
-    def decode_steps(self, tokens: Sequence[Token]) -> Steps[list[Tensor]]:
-        """Run one generated token of each of several conversations; return logits [vocab] of each.
+    def decode_steps(self, tokens: Sequence[Token]) -> Steps[list[list[Tensor]]]:
+        """Run one generated token of each of several conversations, and its draft.
 
-        Yields Progress if that takes long. Unlike in other phases, nothing else may run between.
+        Returns logits [vocab] for each conversation: those after its token, and after each token of
+        the draft. Yields Progress if that takes long. Unlike in other phases, nothing else may run
+        between.
 
         One pass over the weights serves all of them, also as a CUDA graph: a graph belongs to the
         conversations whose caches it reads, and a new one is captured when others take part. Each
         gets the same logits as alone, bit for bit: `DecoderBlock.each` guarantees it for an
         ordinary step, and a graph is kept only if it reproduces an ordinary step bit for bit. No
-        cache counts its token before all are done.
+        cache counts its token before all are done. A draft is in the cache behind the tokens that
+        are counted: whoever takes one of its tokens, in order, calls `KVCache.advance`.
         """
         for token in tokens:
-            token.cache.reserve(token.cache.length + 1)
+            token.cache.reserve(token.cache.length + 1 + len(token.draft))
         with self.residency.phase(Phase.DECODE):
-            if len(tokens) == 1:
-                logits = [(yield from self._decode_one(tokens[0]))]
+            if any(token.draft for token in tokens):
+                logits = yield from self._decode_with_drafts(tokens)
+            elif len(tokens) == 1:
+                logits = [[(yield from self._decode_one(tokens[0]))]]
             else:
-                logits = yield from self._decode_together(tokens)
+                logits = [[row] for row in (yield from self._decode_together(tokens))]
         for token in tokens:
             token.cache.advance(1)
         return logits
@@ -292,6 +323,19 @@ class Runtime:
         """Whether graphs are used: all weights are there, and no address changes in a step."""
         on_one = len(self.plan.devices) == 1
         return self.graphs is not None and on_one and self.residency.is_ready
+
+    @property
+    def takes_drafts(self) -> bool:
+        """Whether decode steps may have drafts.
+
+        Not where CUDA graphs are used: a step with a draft would launch its kernels one by one.
+        Not in float16 where a token reads places of the cache that are not written yet, and that a
+        mask hides: a draft that the answer does not take may leave an infinity there.
+        """
+        if self.graphs is None:
+            return True
+        streams = any(device.phase(Phase.DECODE).streamed for device in self.plan.devices)
+        return self.dtype != torch.float16 and (streams or len(self.plan.devices) > 1)
 
     def _decode_one(self, token: Token) -> Steps[Tensor]:
         hidden, place = self._input(token)
@@ -311,12 +355,12 @@ class Runtime:
         ids = torch.tensor([[token.token]])
         if self.graphs is None:
             return self._embed(ids), None
-        inputs = self._inputs.get(token.cache)
-        if inputs is None:
-            inputs = DecodeInputs(self.config, self.dtype, self._devices[0])
-            self._inputs[token.cache] = inputs
-        inputs.write(self._rows(ids), token.position, token.cache.length)
-        return inputs.hidden, Place(slot=inputs.slot, window=token.cache.window())
+        all_inputs = self._inputs.setdefault(token.cache, [])
+        while len(all_inputs) <= token.ahead:
+            all_inputs.append(DecodeInputs(self.config, self.dtype, self._devices[0]))
+        inputs, ahead = all_inputs[token.ahead], token.ahead
+        inputs.write(self._rows(ids), token.position, token.cache.length + ahead)
+        return inputs.hidden, Place(slot=inputs.slot, window=token.cache.window(ahead))
 
     def _decode(self, hidden: Tensor, token: Token, place: Place | None) -> Steps[Tensor]:
         """Run all blocks for one language token, hidden [1, 1, hidden]; return logits [vocab]."""
@@ -331,23 +375,37 @@ class Runtime:
     def _decode_together(self, tokens: Sequence[Token]) -> Steps[list[Tensor]]:
         """Run all blocks for one token of each conversation; return logits [vocab] of each."""
         inputs = [self._input(token) for token in tokens]
-        work = partial(self._decode_each, inputs, tokens)
         if self.graphs is None or not self._uses_graphs:
-            return list((yield from work()))
+            return (yield from self._decode_each(inputs, tokens))
+
+        def work() -> Tensor:
+            return torch.stack(run(self._decode_each(inputs, tokens)))
+
         caches = tuple(
             (weakref.ref(token.cache), token.cache.version, place and place.window, token.adapter)
             for token, (_, place) in zip(tokens, inputs, strict=True)
         )
         # The residency is the owner: joint steps of any conversations never run at a time.
         layout = self.residency.version
-        return list(self.graphs.run(self.residency, caches, lambda: run(work()), layout=layout))
+        return list(self.graphs.run(self.residency, caches, work, layout=layout))
+
+    def _decode_with_drafts(self, tokens: Sequence[Token]) -> Steps[list[list[Tensor]]]:
+        """Run all blocks for tokens and drafts, without a graph; return logits of each, as above.
+
+        The bits are those of steps for one token after another: each row sees the keys up to its
+        own, and the projections' rows do not depend on each other.
+        """
+        rows = [row for token in tokens for row in token.rows]
+        found = yield from self._decode_each([self._input(row) for row in rows], rows)
+        logits = iter(found)
+        return [[next(logits) for _ in (token.token, *token.draft)] for token in tokens]
 
     def _decode_each(
         self, inputs: Sequence[tuple[Tensor, Place | None]], tokens: Sequence[Token]
-    ) -> Steps[Tensor]:
+    ) -> Steps[list[Tensor]]:
         """Run all blocks for language tokens, hidden [1, 1, hidden] each.
 
-        Returns [tokens, vocab] float32 logits.
+        Returns the logits [vocab] float32 of each.
         """
         steps = [self._token_step(t, place) for t, (_, place) in zip(tokens, inputs, strict=True)]
         xs, devices, pace = [hidden for hidden, _ in inputs], self.decoder_devices, _Pace()
@@ -358,12 +416,12 @@ class Runtime:
                 yield self.progress("decode", done, len(devices))
         for head in self.residency.walk([self.parts.decoder.head]):
             logits = head.each([x.to(self.last_device) for x in xs])
-        return torch.cat([each[0, -1:] for each in logits])
+        return [each[0, -1] for each in logits]
 
     def _token_step(self, token: Token, place: Place | None) -> Step:
         where, mask = torch.tensor([[token.position]]), None
         if place is not None:
-            where = self._inputs[token.cache].position
+            where = self._inputs[token.cache][token.ahead].position
             mask = key_bias(place.slot, place.window, self.dtype)
         return Step(
             routing=_ALL_LANGUAGE,
@@ -373,6 +431,7 @@ class Runtime:
             cache=token.cache,
             place=place,
             adapted=self.adapters.on_token(token.adapter),
+            ahead=token.ahead,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 Prefill pauses after every block of the model, so that other answers continue while a picture is
 encoded; prefill and decode get about the same time. A decode step takes one token of every answer,
-which needs one pass over the weights.
+and drafts of the tokens that may follow, which needs one pass over the weights.
 
 If weights are streamed, prompts go side by side: each goes through a block, one after another,
 before the next block's weights are loaded. So they are loaded once for all prompts.
@@ -21,6 +21,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cogvlm2_lite.engine.answer import Answers, AnswerSteps, Request
+from cogvlm2_lite.engine.draft_length import PassTimes, draft_lengths
 from cogvlm2_lite.engine.overflow import OverflowedError
 from cogvlm2_lite.engine.prefix_cache import CacheSlot, PictureCache
 from cogvlm2_lite.engine.replan import DEVICE_ERROR, MISSING, device_lost, missing_operation
@@ -34,6 +35,7 @@ from cogvlm2_lite.events import (
     Notice,
     PictureOpened,
     Progress,
+    Replanned,
     TurnsDropped,
 )
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
@@ -109,6 +111,7 @@ class Engine:
         self.slots = self._new_slots()
         self._live: dict[int, _Live] = {}
         self._started = 0
+        self._times, self._prefilled = PassTimes(), False
 
     @property
     def runtime(self) -> Runtime:
@@ -266,6 +269,7 @@ class Engine:
         live = min(waiting, key=lambda live: not live.cancel.is_set, default=None)
         if live is None:
             return
+        self._prefilled = True
         if len(waiting) > 1 and self.runtime.plan.streams and not live.cancel.is_set:
             yield from self._prefill_side_by_side(until)
             return
@@ -321,26 +325,48 @@ class Engine:
             yield from self._run(live, None)
         if not going:
             return
-        # 2. One pass over the weights for the tokens of all others. It may replan on the way.
-        steps = self._answers.decode(
-            [live.token for live in going if live.token], [live.slot for live in going]
-        )
+        # 2. One pass over the weights for the tokens and drafts of all others. It may replan on the
+        #    way.
+        tokens = self._cut_drafts([live.token for live in going if live.token])
+        steps = self._answers.decode(tokens, [live.slot for live in going])
+        seconds = 0.0
         while True:
+            began = self.clock()
             try:
                 event = next(steps)  # progress of a long step, or a new plan
             except StopIteration as done:
-                logits: list[Tensor] = done.value
+                logits: list[list[Tensor]] = done.value
+                self._note_pass(tokens, seconds + self.clock() - began)
                 break
             except Exception as error:  # noqa: BLE001 - passed on; other answers continue
                 yield from self._fail(going, error)
                 return
+            seconds += self.clock() - began
+            if isinstance(event, Replanned):
+                self._times.forget()
             for live in going:
                 yield live.number, event
         # 3. Each answer takes its logits, emits its text, and names its next token.
         for live, each in zip(going, logits, strict=True):
             yield from self._run(live, each)
 
-    def _run(self, live: _Live, logits: Tensor | None) -> Iterator[tuple[int, EventOrError]]:
+    def _cut_drafts(self, tokens: Sequence[Token]) -> list[Token]:
+        """Return the tokens with drafts of the lengths that probably save most time."""
+        if not self.runtime.takes_drafts:
+            return [token.cut(0) for token in tokens]
+        chances = [token.chances for token in tokens]
+        lengths = draft_lengths(chances, self._times.seconds)
+        return [token.cut(length) for token, length in zip(tokens, lengths, strict=True)]
+
+    def _note_pass(self, tokens: Sequence[Token], seconds: float) -> None:
+        """Remember how long a pass took; not the first one after a prefill, which moves weights."""
+        if not self._prefilled:
+            self._times.note(sum(1 + len(token.draft) for token in tokens), seconds)
+        self._prefilled = False
+
+    def _run(
+        self, live: _Live, logits: Sequence[Tensor] | None
+    ) -> Iterator[tuple[int, EventOrError]]:
         """Continue an answer until it needs a decode step or ends."""
         live.token = None
         try:

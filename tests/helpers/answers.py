@@ -30,12 +30,12 @@ def finished(events: Iterable[Event]) -> Finished:
 
 def scripted_decode(
     logits: Callable[[], Tensor],
-) -> Callable[[Sequence[Token]], Steps[list[Tensor]]]:
-    """Return decode steps with these logits [vocab] for each token."""
+) -> Callable[[Sequence[Token]], Steps[list[list[Tensor]]]]:
+    """Return decode steps with these logits [vocab] for each token, and none for drafts."""
 
-    def decode(tokens: Sequence[Token]) -> Generator[Progress, None, list[Tensor]]:
+    def decode(tokens: Sequence[Token]) -> Generator[Progress, None, list[list[Tensor]]]:
         yield from ()
-        return [logits() for _ in tokens]
+        return [[logits()] for _ in tokens]
 
     return decode
 

@@ -141,7 +141,7 @@ def logits(model: Model) -> torch.Tensor:
 
     def noting(*arguments: object, **named: object):  # type: ignore[no-untyped-def]
         result = yield from original(*arguments, **named)  # type: ignore[arg-type]
-        found.append(result[0].float().cpu())
+        found.append(result[0][0].float().cpu())
         return result
 
     with patch.object(model.runtime, "decode_steps", noting):
