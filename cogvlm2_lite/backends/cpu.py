@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cogvlm2_lite.backends.base import Backend, HostCopy, Outgoing, Upload
+from cogvlm2_lite.backends.cpu_level import AMX, AVX512, highest_level
 from cogvlm2_lite.backends.device import Gpu
 from cogvlm2_lite.text import Text
 
@@ -114,17 +115,17 @@ class _InPlace(Upload):
 
 
 def has_avx512_bf16() -> bool:
-    """Return whether the CPU multiplies bfloat16 natively."""
+    """Return whether the CPU multiplies bfloat16 natively, and CPU_LEVEL permits that."""
     import torch
 
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    return highest_level() >= AVX512 and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def has_amx() -> bool:
-    """Return whether the CPU multiplies tiles of bfloat16 (Intel's AMX)."""
+    """Return whether the CPU multiplies tiles of bfloat16 (Intel's AMX); CPU_LEVEL permits it."""
     import torch
 
-    return bool(torch.cpu._is_amx_tile_supported())
+    return highest_level() >= AMX and bool(torch.cpu._is_amx_tile_supported())
 
 
 def cpu_info() -> Mapping[str, str]:

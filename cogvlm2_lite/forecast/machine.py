@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cogvlm2_lite.backends.cpu import cpu_flags
+from cogvlm2_lite.backends.cpu_level import AMX, AVX512, highest_level
 from cogvlm2_lite.backends.measured import remark_on
 from cogvlm2_lite.devices import choose_gpus, parse_device, prepare_threads, thread_count
 from cogvlm2_lite.errors import UsageError
@@ -124,13 +125,16 @@ def cpu_machine(allowance: Allowance, *, measure: bool = False) -> Machine:
 
 
 def this_cpu() -> Cpu:
-    """Return the features of this CPU. Features that are not reported count as missing."""
-    flags = cpu_flags()
+    """Return the features of this CPU. Features that are not reported count as missing.
+
+    CPU_LEVEL limits them.
+    """
+    flags, level = cpu_flags(), highest_level()
     return Cpu(
         cores=thread_count(),
-        has_bf16="avx512_bf16" in flags,
+        has_bf16="avx512_bf16" in flags and level >= AVX512,
         has_avx512="avx512f" in flags,
-        has_amx="amx_bf16" in flags,
+        has_amx="amx_bf16" in flags and level >= AMX,
         has_gemv=built_kernel() is not None and "avx2" in flags,
     )
 

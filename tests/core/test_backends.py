@@ -13,12 +13,14 @@ from torch import Tensor
 
 from cogvlm2_lite.backends.base import Graph, HostCopy, NewCapture, Outgoing, Upload
 from cogvlm2_lite.backends.cpu import CpuBackend
+from cogvlm2_lite.backends.cpu_level import CPU_LEVEL
 from cogvlm2_lite.backends.cuda import CudaBackend
 from cogvlm2_lite.backends.registry import accelerators, backend_of, backends, replaced
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.model import open_model
 from cogvlm2_lite.engine.replan import out_of_memory
 from cogvlm2_lite.events import Finished
+from cogvlm2_lite.forecast.machine import this_cpu
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.kernels.choice import KERNELS, choose_kernels
@@ -174,3 +176,17 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(text: str) -> None:
 def test_an_unknown_device_has_no_back_end() -> None:
     with pytest.raises(KeyError):
         backend_of("tpu:0")
+
+
+def test_a_lower_level_of_instructions_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for level in ("avx2", "avx-vnni"):
+        monkeypatch.setenv(CPU_LEVEL, level)
+        assert not CpuBackend().has_bf16
+        assert not CpuBackend().has_amx
+        assert CpuBackend().choose_dtype(cpu)[0] == "float32"
+        assert not this_cpu().has_bf16
+        assert not this_cpu().has_amx
+    monkeypatch.setenv(CPU_LEVEL, "avx512")
+    assert not CpuBackend().has_amx
+    assert not this_cpu().has_amx

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogvlm2_lite.backends.cpu import cpu_flags
+from cogvlm2_lite.backends.cpu_level import AMX, CPU_LEVEL, highest_level
 from cogvlm2_lite.weights.kernels import choice
 from cogvlm2_lite.weights.kernels.built import built_kernel
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
@@ -27,6 +28,8 @@ def amx() -> GemmAmxKernel:
         pytest.skip("no C compiler at installation")
     if not {"amx_bf16", "avx512_bf16"} <= cpu_flags():
         pytest.skip("a processor without AMX for bfloat16")
+    if highest_level() < AMX:
+        pytest.skip(f"{CPU_LEVEL} excludes AMX")
     found = open_gemm_amx(open_library(), expand_with_torch)
     assert found is not None, "the processor has AMX, and the library says that it does not work"
     return found

@@ -20,10 +20,17 @@ from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import BitsandbytesCpu, open_
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaKernel
 from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels
-from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel
+from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel, IntegerKernel
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.interface import Dequantizers, Q
-from cogvlm2_lite.weights.kernels.library import AVX2, AVX512, Library, open_library
+from cogvlm2_lite.weights.kernels.library import (
+    AVX2,
+    AVX512,
+    CPU_LEVEL,
+    LEVEL_NAMES,
+    Library,
+    open_library,
+)
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.packed import PACKED_MAX_ROWS
 from cogvlm2_lite.weights.kernels.scratch import Scratch
@@ -39,7 +46,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((64, 128), (512, 1792), (96, 192), (33, 100), (7, 588), (320, 64))
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.003, torch.float16: 0.001}
-GEMV_TOLERANCE, PACKED_TOLERANCE = 0.004, 0.006
+GEMV_TOLERANCE, INTEGER_TOLERANCE, PACKED_TOLERANCE = 0.004, 5e-4, 0.006
 """Relative Frobenius error of x @ weight.T; the packed kernel rounds scales to bfloat16."""
 
 
@@ -85,12 +92,22 @@ def assert_multiplies(
             assert relative_error(result, expected) < error
 
 
-@pytest.fixture(scope="module", params=["torch", "bitsandbytes", "gemv"])
+@pytest.fixture(scope="module", params=["torch", "bitsandbytes", "gemv", "gemv with AVX2"])
 def kernels(request: pytest.FixtureRequest) -> KernelChoice:
-    try:
-        return choose_kernels(CPU, torch.bfloat16, request.param)
-    except UsageError as error:
-        pytest.skip(error.message)
+    name, _, level = request.param.partition(" with ")
+    with pytest.MonkeyPatch.context() as patch:
+        if level:
+            patch.setenv(CPU_LEVEL, level.lower())
+        try:
+            return choose_kernels(CPU, torch.bfloat16, name)
+        except UsageError as error:
+            pytest.skip(error.message)
+
+
+def wide_tolerance(kernels: KernelChoice) -> float:
+    """Return the tolerance in float32: without AVX512-BF16, inputs are rounded to 13 bits."""
+    first = kernels.four_bit.first(1, 64, 256, 64, torch.float32)
+    return INTEGER_TOLERANCE if isinstance(first, IntegerKernel) else TOLERANCE[torch.float32]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +176,7 @@ def test_nf4_multiplies_like_the_reference(
     weight = make_four_bit(matrix, kernels)
     # The C kernel rounds levels to bfloat16, the others whole weights.
     loose = kernels.name == "gemv" and dtype == torch.bfloat16
-    error = GEMV_TOLERANCE if loose else TOLERANCE[dtype]
+    error = GEMV_TOLERANCE if loose else max(TOLERANCE[dtype], wide_tolerance(kernels))
     assert_multiplies(weight, plain_matrix(matrix), dtype, error)
 
 
@@ -169,14 +186,14 @@ def test_nf4_of_other_groups_multiplies_like_the_reference(
 ) -> None:
     matrix = make_matrix(96, 1792, group=group)
     weight = make_four_bit(matrix, kernels)
-    assert_multiplies(weight, plain_matrix(matrix), torch.float32, 1e-5)
+    assert_multiplies(weight, plain_matrix(matrix), torch.float32, wide_tolerance(kernels))
 
 
 def test_fp4_multiplies_like_the_reference(kernels: KernelChoice) -> None:
     matrix = make_matrix(128, 256, fp4=True, double_quant=False)
     weight = make_four_bit(matrix, kernels)
     assert weight.kind == "fp4"
-    assert_multiplies(weight, plain_matrix(matrix), torch.float32, 1e-5)
+    assert_multiplies(weight, plain_matrix(matrix), torch.float32, wide_tolerance(kernels))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -668,9 +685,11 @@ def test_a_c_kernel_that_dequantizes_wrongly_is_not_used(
         out.zero_()
 
     monkeypatch.setattr(GemvDequantizer, "dequantize", wrong)
-    chosen = choose_kernels(CPU, torch.float32)
-    assert chosen.name != "gemv"
-    assert "our C kernel gives other numbers" in chosen.reason
+    for level in LEVEL_NAMES:
+        monkeypatch.setenv(CPU_LEVEL, level)
+        chosen = choose_kernels(CPU, torch.float32)
+        assert chosen.name != "gemv"
+        assert "our C kernel gives other numbers" in chosen.reason
 
 
 def test_a_c_kernel_that_multiplies_wrongly_is_not_used(
@@ -680,9 +699,30 @@ def test_a_c_kernel_that_multiplies_wrongly_is_not_used(
         return torch.zeros(len(x), matrix.rows, dtype=x.dtype)
 
     monkeypatch.setattr(GemvKernel, "multiply", wrong)
-    chosen = choose_kernels(CPU, torch.bfloat16)
-    assert chosen.name != "gemv"
-    assert "our C kernel gives other numbers" in chosen.reason
+    monkeypatch.setattr(IntegerKernel, "multiply", wrong)
+    for level in LEVEL_NAMES:
+        monkeypatch.setenv(CPU_LEVEL, level)
+        chosen = choose_kernels(CPU, torch.bfloat16)
+        assert chosen.name != "gemv"
+        assert "our C kernel gives other numbers" in chosen.reason
+
+
+def test_without_avx512_bf16_products_of_any_number_of_rows_are_of_integers(
+    own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in ("avx2", "avx-vnni"):
+        monkeypatch.setenv(CPU_LEVEL, level)
+        chosen = choose_kernels(CPU, torch.float32)
+        assert chosen.name == "gemv"
+        assert "multiplies integers faster than float32" in chosen.reason
+        for rows in (1, 16, 33, 9217):
+            for kernels in (chosen.four_bit, chosen.int8):
+                assert kernels.first(rows, 4096, 1792, 64, torch.float32).name == "integer"
+            assert chosen.four_bit.first(rows, 64, 100, 64, torch.float32).name != "integer"
+    monkeypatch.delenv(CPU_LEVEL)
+    if open_library().level >= AVX512:
+        chosen = choose_kernels(CPU, torch.float32)
+        assert chosen.four_bit.first(100, 4096, 1792, 64, torch.float32).name == "dequantize"
 
 
 def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

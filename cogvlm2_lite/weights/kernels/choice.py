@@ -28,10 +28,10 @@ from cogvlm2_lite.weights.kernels.dense import TorchLinear
 from cogvlm2_lite.weights.kernels.dense_rows import DenseRows
 from cogvlm2_lite.weights.kernels.dequantize import ChunkBytes, QuantizedKernels, gpu_chunks
 from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
-from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel
+from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel, IntegerKernel
 from cogvlm2_lite.weights.kernels.int8 import Int8Dequantizer
 from cogvlm2_lite.weights.kernels.interface import Dequantizer, Dequantizers, Kernel, KernelList
-from cogvlm2_lite.weights.kernels.library import AVX512, open_library
+from cogvlm2_lite.weights.kernels.library import AVX512, AVX_VNNI, Library, open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_reference, quantize_nf4
 from cogvlm2_lite.weights.kernels.packed import PackedKernel
@@ -49,7 +49,8 @@ class KernelChoice:
     """The kernels that multiply on a device, one list for each storage kind.
 
     name    "gemv"          few rows: our C kernel on the stored matrix; many rows: our AMX kernel
-                            if the CPU has AMX, else dequantizing and torch's multiplication
+                            if the CPU has AMX, our C kernel if it has no AVX512-BF16, else
+                            dequantizing and torch's multiplication
             "packed"        few rows: bitsandbytes' AVX512-BF16 kernel on a second, packed copy;
                             many rows: as "bitsandbytes"
             "bitsandbytes"  bitsandbytes' dequantizing into reused buffers, and torch's
@@ -126,6 +127,8 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     """Return our C kernels, with the one for many rows if the CPU has AMX."""
     bitsandbytes = _open_dequantizing_bitsandbytes()
     library = open_library()
+    if library.level < AVX512:
+        return _open_integer(library, bitsandbytes)
     gemv, dequantizer = GemvKernel(library), GemvDequantizer(library)
     if not _gemv_is_right(gemv, dequantizer, dtype):
         raise OSError("our C kernel gives other numbers than it should")
@@ -146,6 +149,23 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
         [dequantizer, *_dequantizers(bitsandbytes)],
         dense=[DenseRows(library)],
     )
+
+
+def _open_integer(library: Library, bitsandbytes: BitsandbytesCpu) -> KernelChoice:
+    """Return the products of integers, for any number of rows."""
+    kernel, dequantizer = IntegerKernel(library), GemvDequantizer(library)
+    if not (_integer_is_right(kernel) and _dequantizer_is_right(dequantizer, torch.float32)):
+        raise OSError("our C kernel gives other numbers than it should")
+    uses = "AVX-VNNI" if library.level == AVX_VNNI else "AVX2"
+    found = _choice(
+        "gemv",
+        f"our C kernel was built, and the CPU has {uses}, which multiplies integers faster than "
+        "float32",
+        [kernel],
+        [dequantizer, *_dequantizers(bitsandbytes)],
+        dense=[DenseRows(library)],
+    )
+    return replace(found, int8=found.int8.preferring(kernel))
 
 
 def _open_packed(device: torch.device, dtype: torch.dtype) -> KernelChoice:
@@ -301,15 +321,23 @@ def _scratch() -> Scratch:
 
 
 def _gemv_is_right(kernel: GemvKernel, dequantizer: GemvDequantizer, dtype: torch.dtype) -> bool:
-    matrix, expected = _probe(), _reference()
-    out = kernel.multiply(_inputs(dtype), matrix, None, _scratch())
-    if not torch.allclose(out.float().t(), expected, rtol=0.01, atol=0.0):
+    out = kernel.multiply(_inputs(dtype), _probe(), None, _scratch())
+    if not torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0):
         return False
+    return _dequantizer_is_right(dequantizer, dtype)
+
+
+def _dequantizer_is_right(dequantizer: GemvDequantizer, dtype: torch.dtype) -> bool:
     if not dequantizer.takes(columns=_PROBE_COLUMNS, group=_GROUP, dtype=dtype):
         return True
     out = torch.empty(_PROBE_ROWS, _PROBE_COLUMNS, dtype=dtype)
-    dequantizer.dequantize(matrix, 0, out)
-    return torch.equal(out, expected.to(dtype))
+    dequantizer.dequantize(_probe(), 0, out)
+    return torch.equal(out, _reference().to(dtype))
+
+
+def _integer_is_right(kernel: IntegerKernel) -> bool:
+    out = kernel.multiply(_inputs(torch.float32), _probe(), None, _scratch())
+    return torch.allclose(out.t(), _reference(), rtol=0.01, atol=0.0)
 
 
 def _gemm_amx_is_right(kernel: GemmAmxKernel) -> bool:

@@ -7,23 +7,29 @@ but slower.
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.backends.cpu_level import (
+    AMX,
+    AVX2,
+    AVX512,
+    AVX_VNNI,
+    CPU_LEVEL,
+    LEVEL_NAMES,
+    highest_level,
+)
 from cogvlm2_lite.weights.kernels.built import built_kernel
 
-CPU_LEVEL = "COGVLM2_LITE_CPU_LEVEL"
-"""The environment variable that names the highest level of instructions to use."""
-
-AVX2, AVX_VNNI, AVX512, AMX = 1, 2, 3, 4
-"""Levels of instructions as in matrix.h; the plain C functions for tests are level 0."""
-
-LEVEL_NAMES: Mapping[str, int] = MappingProxyType(
-    {"avx2": AVX2, "avx-vnni": AVX_VNNI, "avx512": AVX512, "amx": AMX}
-)
+__all__ = [
+    "AMX",
+    "AVX2",
+    "AVX512",
+    "AVX_VNNI",
+    "CPU_LEVEL",
+    "LEVEL_NAMES",
+    "Library",
+    "open_library",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +61,3 @@ def open_library() -> Library:
     if level == 0:
         raise OSError("our C kernel needs a processor with AVX2")
     return Library(functions=functions, level=level)
-
-
-def highest_level() -> int:
-    """Return the level that the environment variable CPU_LEVEL names; the highest if not set."""
-    name = os.environ.get(CPU_LEVEL) or "amx"
-    if name not in LEVEL_NAMES:
-        raise UsageError(
-            "Unknown level of instructions {name!r} in {variable}.",
-            hint="Use one of {names}.",
-            name=name,
-            variable=CPU_LEVEL,
-            names=", ".join(LEVEL_NAMES),
-        )
-    return LEVEL_NAMES[name]
