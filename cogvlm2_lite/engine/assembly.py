@@ -59,7 +59,10 @@ def assemble(
     full = choose_full_attention(device, dtype)
     single = choose_token_attention(device, dtype, config.head_dim)
     operations = choose_operations(
-        device, single.attend, own_kernels=uses_own_kernels(device, dtype)
+        device,
+        single.attend,
+        token_kernel=single.kernel,
+        own_kernels=uses_own_kernels(device, dtype),
     )
     return ModelParts(
         config=config,

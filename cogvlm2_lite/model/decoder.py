@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.model.attention import grouped_attention
-from cogvlm2_lite.model.gates import silu_gate
-from cogvlm2_lite.model.kv_cache import KVCache, Place
+from cogvlm2_lite.model.gates import silu_gate, silu_gate_rows
+from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
 from cogvlm2_lite.model.norms import Normalize, RMSNorm
 from cogvlm2_lite.model.operations import REFERENCE, Operations
 from cogvlm2_lite.model.rotary import Rotation
 from cogvlm2_lite.model.token_block import add_norm, attend_token, gated_each, takes_attention
+from cogvlm2_lite.weights.kernels.interface import as_rows, as_single
 from cogvlm2_lite.weights.slots import Adapted, Linear, Vector, WeightSlot
 
 
@@ -184,10 +186,20 @@ class Expert:
             [silu_gate(gate, up) for gate, up in zip(gates, ups, strict=True)], adapted
         )
 
+    def mlp_rows(self, x: Tensor, adapted: Sequence[Adapted | None]) -> Tensor:
+        """Return `mlp` of each row of x [rows, hidden], bit-identical to a call for it alone."""
+        gates, ups = _each_row(self.gate, x, adapted), _each_row(self.up, x, adapted)
+        return _each_row(self.down, silu_gate_rows(gates, ups), adapted)
+
     def slots(self) -> Iterator[WeightSlot]:
         yield from (self.qkv, self.dense, self.gate, self.up, self.down)
         if self.qkv.bias:
             yield self.qkv.bias
+
+
+def _each_row(linear: Linear, x: Tensor, adapted: Sequence[Adapted | None]) -> Tensor:
+    """Return `linear` of each row of x [rows, features], bit-identical to a call for it alone."""
+    return as_rows(linear.each(as_single(x), adapted))
 
 
 class DecoderBlock:
@@ -218,6 +230,8 @@ class DecoderBlock:
         """[batch, tokens, hidden] -> the same; the cache gains this layer's keys and values."""
         if self._is_for_own_kernels([step]):
             return self._by_own_kernels([x], [step])[0]
+        if self._is_for_rows([x], [step]):
+            return self._by_rows([x], [step])[0]
         route, language, vision = step.routing.apply, self.language, self.vision
         adapted = step.adapted
         # x + dense(attention(qkv(norm(x)))), then x + mlp(norm(x)); each projection is routed.
@@ -243,6 +257,8 @@ class DecoderBlock:
         """
         if self._is_for_own_kernels(steps):
             return self._by_own_kernels(xs, steps)
+        if self._is_for_rows(xs, steps):
+            return self._by_rows(xs, steps)
         language = self.language
         adapted = [None if step.adapted is None else step.adapted.every for step in steps]
         qkvs = language.qkv.each([self.attention_norm(x) for x in xs], adapted)
@@ -275,6 +291,52 @@ class DecoderBlock:
         gated = gated_each(normed, language.gate, language.up)
         out = language.mlp_each(normed) if gated is None else language.down.each(gated)
         return [x + y for (x, _), y in zip(pairs, out, strict=True)]
+
+    def _is_for_rows(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> bool:
+        """Return whether the C kernel for attention takes all tokens."""
+        return (
+            self.operations.token_kernel is not None
+            and all(x.is_cpu and x.shape[:2] == (1, 1) and not x.requires_grad for x in xs)
+            and all(
+                step.place is None
+                and step.mask is None
+                and step.routing.vision is None
+                and step.cache.kind in (KVKind.FULL, KVKind.INT8)
+                for step in steps
+            )
+        )
+
+    def _by_rows(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
+        """Do the same as `each` on the CPU, where a few tokens need as many calls as one.
+
+        Norms, rotations and sums return the same bits for a row whatever the number of rows.
+        """
+        adapted = [None if step.adapted is None else step.adapted.every for step in steps]
+        x, language = as_rows(xs), self.language
+        mixed = self._attend_rows(_each_row(language.qkv, self.attention_norm(x), adapted), steps)
+        x = x + _each_row(language.dense, mixed, adapted)
+        return as_single(x + language.mlp_rows(self.mlp_norm(x), adapted))
+
+    def _attend_rows(self, qkv: Tensor, steps: Sequence[Step]) -> Tensor:
+        """[rows, qkv rows] -> [rows, hidden]; tokens of one sequence read its cache once."""
+        kernel = self.operations.token_kernel
+        assert kernel is not None
+        rotation = Rotation.of_tokens([step.rotations[self.layer] for step in steps])
+        q, k, v = self.rotated_heads(qkv.unsqueeze(0), rotation)
+        # [1, heads, rows, head_dim] -> [rows, kv_heads, group, head_dim]
+        grouped = q[0].transpose(0, 1).reshape(len(steps), k.shape[1], -1, self.head_dim)
+        out, begin = [], 0
+        for _, run in groupby(steps, key=lambda step: id(step.cache)):
+            tokens = list(run)
+            here = slice(begin, begin + len(tokens))
+            keys, values = tokens[0].cache.append_stored(
+                self.layer, k[:, :, here], v[:, :, here], tokens[0].ahead
+            )
+            out.append(
+                kernel.attend_tokens(grouped[here], [t[0] for t in keys], [t[0] for t in values])
+            )
+            begin = here.stop
+        return torch.cat(out).view(len(steps), -1)
 
     def attend(self, qkv: Tensor, step: Step) -> Tensor:
         """[batch, tokens, qkv rows] -> [batch, tokens, hidden]."""
@@ -347,7 +409,11 @@ class OutputHead:
 
     def each(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """Return the logits of each [1, 1, hidden], bit-identical to a call for it alone."""
-        logits = self.lm_head.each([self.norm(x) for x in hidden])
+        if all(x.is_cpu for x in hidden):  # a GPU's norm of several rows may have other bits
+            rows = as_single(self.norm(as_rows(hidden)))
+        else:
+            rows = [self.norm(x) for x in hidden]
+        logits = self.lm_head.each(rows)
         return [each.to(torch.float32) for each in logits]
 
     def slots(self) -> Iterator[WeightSlot]:

@@ -17,6 +17,18 @@ def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate, inplace=True).mul_(up)
 
 
+def silu_gate_rows(gate: Tensor, up: Tensor) -> Tensor:
+    """Return `silu_gate` of rows [rows, width], each with the bits that it has alone.
+
+    torch computes the numbers that fill no register by another function than the others, and with
+    several threads the number of rows decides which those are. So silu takes one row at a time;
+    products of two numbers are the same everywhere.
+    """
+    for row in gate:
+        F.silu(row, inplace=True)
+    return gate.mul_(up)
+
+
 def gelu_in_place(x: Tensor) -> Tensor:
     """Replace x by its exact GELU and return it: a second tensor would take 270 MiB per picture."""
     if x.requires_grad:

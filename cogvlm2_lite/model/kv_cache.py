@@ -167,6 +167,7 @@ def _gathered(parts: Sequence[Tensor], device: torch.device) -> Tensor:
 class KVCache:
     """Keys and values of all layers, in buffers that grow in steps or are fixed.
 
+    kind     how keys and values are stored
     length   tokens in the cache; indices in the buffers, not RoPE positions
     fixed    whether the buffers have `limit` tokens from the beginning, and stay when the content
              is released: CUDA graphs contain their addresses, and the plan of a GPU has room for
@@ -175,6 +176,7 @@ class KVCache:
     account  called before every change of the buffers' bytes; may raise to reject it
     """
 
+    kind = KVKind.FULL
     GROWTH = 256
     """Tokens by which the buffers grow: 32 MiB at a time for the 19B model."""
 
@@ -199,6 +201,7 @@ class KVCache:
         shape = (batch, config.num_multi_query_heads, config.head_dim)
         self._keys = [_Rows(shape, kind, dtype, device) for device in devices]
         self._values = [_Rows(shape, kind, dtype, device) for device in devices]
+        self.kind = kind
         self._limit = limit
         self.fixed = fixed
         self._account = account or _no_account
@@ -287,11 +290,26 @@ class KVCache:
             self._keys[layer].put(place.slot, keys)
             self._values[layer].put(place.slot, values)
             return self._keys[layer].read(place.window), self._values[layer].read(place.window)
+        end = self._write(layer, keys, values, ahead)
+        return self._keys[layer].read(end), self._values[layer].read(end)
+
+    def append_stored(
+        self, layer: int, keys: Tensor, values: Tensor, ahead: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Do the same as `append` without a place; return the stored form, see `stored`.
+
+        Returns  views of the first length + ahead + tokens tokens
+        """
+        end = self._write(layer, keys, values, ahead)
+        found, others = ([t[:, :, :end] for t in stored] for stored in self.stored(layer))
+        return found, others
+
+    def _write(self, layer: int, keys: Tensor, values: Tensor, ahead: int) -> int:
+        """Write new tokens; return how many there are then."""
         start = self.length + ahead
-        end = start + keys.shape[2]
         self._keys[layer].write(start, keys)
         self._values[layer].write(start, values)
-        return self._keys[layer].read(end), self._values[layer].read(end)
+        return start + keys.shape[2]
 
     def stored(self, layer: int) -> tuple[list[Tensor], list[Tensor]]:
         """Return a layer's buffers of keys and of values: numbers, or 8-bit codes and scales."""

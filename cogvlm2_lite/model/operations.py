@@ -10,6 +10,7 @@ from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.model.norms import Normalize, fused_rms_norm, rms_norm
 from cogvlm2_lite.model.patches import Project, convolved, multiplied
 from cogvlm2_lite.model.token_attention import TokenAttend, reference
+from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,15 @@ class Operations:
     token_attention  attention of a single token, see token_attention.py
     joint_attention  whether the attention of a prompt is one call, see attention.py
     project          the convolutions of a picture, see patches.py
+    token_kernel     the C kernel for the attention of the tokens of a decode step; None: they are
+                     computed one by one, by token_attention
     own_kernels      whether a single token goes through a block on our CUDA kernels, see
                      token_block.py
     """
 
     rms_norm: Normalize = rms_norm
     token_attention: TokenAttend = reference
+    token_kernel: TokenAttentionKernel | None = None
     joint_attention: bool = False
     project: Project = convolved
     own_kernels: bool = False
@@ -35,13 +39,18 @@ REFERENCE = Operations()
 
 
 def choose_operations(
-    device: torch.device, token_attention: TokenAttend, *, own_kernels: bool = False
+    device: torch.device,
+    token_attention: TokenAttend,
+    *,
+    token_kernel: TokenAttentionKernel | None = None,
+    own_kernels: bool = False,
 ) -> Operations:
     """Return the operations for a device; its attention of a single token is chosen already."""
     backend = backend_of(device)
     return Operations(
         rms_norm=fused_rms_norm if backend.launches_kernels else rms_norm,
         token_attention=token_attention,
+        token_kernel=token_kernel,
         joint_attention=backend.launches_kernels,
         project=convolved if backend.has_convolutions else multiplied,
         own_kernels=own_kernels,

@@ -8,7 +8,7 @@ bit. "exact" recomputes the frequencies and the table in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -44,6 +44,15 @@ class Rotation:
     def to(self, device: torch.device) -> Rotation:
         """Return the same rotation on a device."""
         return Rotation(cos=self.cos.to(device), sin=self.sin.to(device))
+
+    @staticmethod
+    def of_tokens(rotations: Sequence[Rotation]) -> Rotation:
+        """Return the rotation of a run of tokens, from that of each, a single token."""
+        if len(rotations) == 1:
+            return rotations[0]
+        cos = torch.cat([rotation.cos for rotation in rotations], 2)
+        sin = torch.cat([rotation.sin for rotation in rotations], 2)
+        return Rotation(cos=cos, sin=sin)
 
     def apply(self, x: Tensor) -> Tensor:
         """Return queries or keys [batch, heads, tokens, head_dim], rotated.

@@ -36,11 +36,15 @@ _MOST_PARTS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TokenAttentionChoice:
-    """An implementation, and why it was chosen; `doctor` shows the reason."""
+    """An implementation, and why it was chosen; `doctor` shows the reason.
+
+    kernel  the C kernel, if it was chosen: it computes several tokens of a sequence in one call
+    """
 
     name: str
     reason: str
     attend: TokenAttend
+    kernel: TokenAttentionKernel | None = None
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -106,8 +110,8 @@ def choose_token_attention(
             reason = str(error)
         else:
             if kernel.takes(head_dim=head_dim, dtype=dtype):
-                return _checked(kernel, head_dim)
-            reason = "our C kernel needs bfloat16, AVX512-BF16 and heads of 128"
+                return _checked(kernel, head_dim, dtype)
+            reason = "our C kernel needs float32, or bfloat16, AVX512-BF16 and heads of 128"
     return _by_torch(reason)
 
 
@@ -115,20 +119,23 @@ def _by_torch(reason: str) -> TokenAttentionChoice:
     return TokenAttentionChoice(name="torch SDPA", reason=reason, attend=reference)
 
 
-def _checked(kernel: TokenAttentionKernel, head_dim: int) -> TokenAttentionChoice:
+def _checked(
+    kernel: TokenAttentionKernel, head_dim: int, dtype: torch.dtype
+) -> TokenAttentionChoice:
     """Return the C kernel if its result on a small example is right, else torch's attention."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is not None:
+        if mask is not None or q.requires_grad or k.requires_grad:
             return reference(q, k, v, mask)
         return torch.stack([kernel.attend(*sequence) for sequence in zip(q, k, v, strict=True)])
 
-    sample = torch.sin(torch.arange(3 * 2 * 300 * head_dim) * 0.37).to(torch.bfloat16)
-    q, k, v = sample.view(3, 1, 2, 300, head_dim)
+    sample = torch.arange(3 * 2 * 300 * head_dim) * 1201 % 4093 / 2046.5 - 1
+    q, k, v = sample.to(dtype).view(3, 1, 2, 300, head_dim)
     right = reference(q[:, :, :4].float(), k.float(), v.float())
     if torch.allclose(attend(q[:, :, :4], k, v).float(), right, rtol=0.02, atol=0.002):
-        reason = "our C kernel was built, and the CPU has AVX512-BF16"
-        return TokenAttentionChoice(name="C kernel", reason=reason, attend=attend)
+        uses = "AVX512-BF16" if dtype == torch.bfloat16 else "AVX2"
+        reason = f"our C kernel was built, and the CPU has {uses}"
+        return TokenAttentionChoice(name="C kernel", reason=reason, attend=attend, kernel=kernel)
     return _by_torch("our C kernel gives other numbers than it should")
 
 

@@ -171,3 +171,9 @@ class _NoCache(KVCache):
     ) -> tuple[Tensor, Tensor]:
         """Return the keys and values that were passed in."""
         return keys, values
+
+    def append_stored(
+        self, layer: int, keys: Tensor, values: Tensor, ahead: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Do the same."""
+        return [keys], [values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from cogvlm2_lite.config import read_config
 from cogvlm2_lite.model.decoder import DecoderBlock, Routing, Step
+from cogvlm2_lite.model.gates import silu_gate, silu_gate_rows
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.model.norms import rms_norm
 from cogvlm2_lite.model.operations import choose_operations
 from cogvlm2_lite.model.rotary import RopeMode, RotaryTable, inverse_frequencies, rotary_table
 from cogvlm2_lite.model.token_attention import choose_token_attention
@@ -41,7 +43,8 @@ class Layer:
         )
         self.config, self.dtype, self.kind = config, dtype, kind
         attention = choose_token_attention(CPU, dtype, head_dim)
-        self.block = DecoderBlock(config, 0, choose_operations(CPU, attention.attend))
+        operations = choose_operations(CPU, attention.attend, token_kernel=attention.kernel)
+        self.block = DecoderBlock(config, 0, operations)
         kernels = choose_kernels(CPU, dtype)
         for number, slot in enumerate(self.block.slots()):
             if isinstance(slot, Linear):
@@ -84,7 +87,28 @@ class Layer:
         return found
 
 
-@pytest.mark.parametrize("kind", list(KVKind))
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("width", [192, 200, 4096, 14336])
+@pytest.mark.usefixtures("threads")
+def test_norms_and_gates_of_rows_have_the_bits_of_each_row(dtype: torch.dtype, width: int) -> None:
+    x, weight = random(33, width, seed=1, dtype=dtype), random(width, seed=2, dtype=dtype)
+    normed = [rms_norm(row[None, None], weight, 1e-5) for row in x]
+    gated = [silu_gate(row.clone()[None, None], row.flip(0)[None, None]) for row in x]
+    for rows in (1, 2, 3, 4, 7, 8, 16, 33):
+        assert torch.equal(rms_norm(x[:rows], weight, 1e-5), torch.cat(normed[:rows])[:, 0])
+        together = silu_gate_rows(x[:rows].clone(), x[:rows].flip(1))
+        assert torch.equal(together, torch.cat(gated[:rows])[:, 0])
+
+
+@pytest.mark.parametrize("kind", [KVKind.FULL, KVKind.INT8], ids=str)
 @pytest.mark.parametrize(
     ("dtype", "head_dim"),
     [(torch.bfloat16, 128), (torch.float32, 128), (torch.float32, 48), (torch.bfloat16, 48)],
@@ -93,6 +117,7 @@ class Layer:
 @pytest.mark.parametrize(
     "tokens", [[(0, 1)], [(0, 3)], [(254, 4), (17, 1), (511, 2)], [(255, 33)]], ids=str
 )
+@pytest.mark.usefixtures("threads")
 def test_tokens_of_one_step_have_the_bits_that_they_have_alone(
     dtype: torch.dtype, head_dim: int, kind: KVKind, tokens: list[tuple[int, int]]
 ) -> None:

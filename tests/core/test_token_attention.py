@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.model.kv_cache import KVCache, KVKind
 from cogvlm2_lite.model.token_attention import choose_token_attention, reference
 from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
-from cogvlm2_lite.weights.kernels.library import AVX512, Library, open_library
+from cogvlm2_lite.weights.kernels.library import AVX2, AVX512, Library, open_library
+from tests.helpers.goldens import CHECKPOINT
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
@@ -75,7 +80,8 @@ def test_a_head_does_not_depend_on_its_neighbours_or_on_the_threads(
 
 def test_what_the_c_kernel_is_not_for_goes_to_torch() -> None:
     for device, dtype, head_dim in (
-        (CPU, torch.float32, 128),
+        (CPU, torch.float32, 40),
+        (CPU, torch.float16, 128),
         (CPU, BF16, 64),
         (torch.device("cuda"), BF16, 128),
     ):
@@ -100,3 +106,62 @@ def test_a_kernel_that_attends_wrongly_is_not_used(
     chosen = choose_token_attention(CPU, BF16, 128)
     assert (chosen.name, chosen.attend) == ("torch SDPA", reference)
     assert "other numbers" in chosen.reason
+
+
+# --- several tokens of one sequence ---------------------------------------------------------------
+
+
+def wide_kernel() -> TokenAttentionKernel:
+    try:
+        return TokenAttentionKernel(replace(open_library(), level=AVX2))
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+def versions() -> list[tuple[torch.dtype, int]]:
+    return [(BF16, 128), (torch.float32, 128), (torch.float32, 48), (torch.float32, 256)]
+
+
+@pytest.mark.parametrize(("dtype", "head_dim"), versions(), ids=str)
+@pytest.mark.parametrize("kind", [KVKind.FULL, KVKind.INT8], ids=str)
+@pytest.mark.parametrize("first", [1, 255, 256, 480, 511])
+def test_tokens_of_a_sequence_have_the_bits_that_they_have_alone(
+    dtype: torch.dtype, head_dim: int, kind: KVKind, first: int, request: pytest.FixtureRequest
+) -> None:
+    kernel = request.getfixturevalue("kernel") if dtype == BF16 else wide_kernel()
+    heads, group, most = 3, 5 if head_dim == 48 else 4, 33
+    keys = first + most - 1
+    config = replace(
+        read_config(CHECKPOINT),
+        hidden_size=heads * head_dim,
+        num_attention_heads=heads,
+        num_multi_query_heads=heads,
+        num_hidden_layers=1,
+    )
+    cache = KVCache(config, batch=1, dtype=dtype, devices=[CPU], kind=kind)
+    cache.reserve(keys + 5)
+    new_k, new_v = (random(1, heads, keys, head_dim, seed=s).to(dtype) for s in (1, 2))
+    k, v = ([t[0] for t in stored] for stored in cache.append_stored(0, new_k, new_v, 0))
+    cache.advance(keys)
+    wide_k, wide_v = (t[0].double() for t in cache.layer(0))
+    q = random(most, heads, group, head_dim, seed=3, scale=2.0).to(dtype)
+
+    def cut(stored: list[Tensor], seen: int) -> list[Tensor]:
+        return [each[:, :seen] for each in stored]
+
+    alone = []
+    for token in range(most):
+        seen = first + token
+        alone.append(kernel.attend_tokens(q[token, None], cut(k, seen), cut(v, seen))[0])
+        exact = reference(q[token].double(), wide_k[:, :seen], wide_v[:, :seen])
+        error = (alone[-1].double() - exact).norm() / exact.norm()
+        assert float(error) < (0.003 if dtype == BF16 else 1e-6)
+    threads = torch.get_num_threads()
+    try:
+        for tokens in (1, 2, 3, 8, 16, 32, 33):
+            torch.set_num_threads(1 + tokens % 3)
+            seen = first + tokens - 1
+            found = kernel.attend_tokens(q[:tokens], cut(k, seen), cut(v, seen))
+            assert torch.equal(found, torch.stack(alone[:tokens]))
+    finally:
+        torch.set_num_threads(threads)
