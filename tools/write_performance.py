@@ -171,6 +171,12 @@ _CHOICES = """\
   there, where torch's way wrote each matrix to memory and read it back. The sums of a row do not
   depend on other rows. With operands in the L1 cache a core reached 2.7 TFLOP/s, from the L2 cache
   1.2 to 1.7; with zeros it is a fifth faster, because they need less power (by hand).
+- With AMX the attention of a picture in the vision tower and of a prompt is one C function
+  (`weights/kernels/attention_amx.c`): scores, softmax and the product with the values for 32
+  queries and 128 keys at a time, all transposed, so that no vector is summed across its lanes. The
+  results of a token depend only on the tokens that it sees, so a prompt in parts gives the same
+  bits as at once. For one head of the vision tower it takes 0.55 of the time of torch's attention,
+  and for a prompt of 2,306 tokens 0.55 of it (medians of 7 pairs, one thread, by hand).
 - The attention of a decoded token uses a C kernel, too (`weights/kernels/attention.c`, bfloat16
   with AVX512-BF16).
 - Products of bfloat16 pairs are not used where float32 or integers work as well: on the Xeon a core

@@ -75,7 +75,7 @@ class CpuBackend(Backend):
         if dtype != torch.bfloat16 or not self.has_bf16:
             return super().full_attention(dtype)
         if self.has_amx:
-            return "torch SDPA", "faster than matrix products one by one on a CPU with AMX"
+            return "AMX kernel", "our C kernel was built, and the CPU has AMX"
         return "chunked matmul", "faster than torch's attention on a CPU with AVX512-BF16"
 
     def upload(self, device: torch.device) -> Upload:

@@ -61,6 +61,7 @@ def assemble(
     operations = choose_operations(
         device,
         single.attend,
+        several_attention=full.causal,
         token_kernel=single.kernel,
         own_kernels=uses_own_kernels(device, dtype),
     )

@@ -481,7 +481,7 @@ class Runtime:
             routing=routing.to(device),
             rotations=self._rotations(chunk.position_ids, chunk.highest),
             mask=mask,
-            causal=first,
+            causal=chunk.key_mask is None,
             cache=cache,
             adapted=None if adapted is None else adapted.to(device),
         )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cogvlm2_lite.model.causal_attention import CausalAttend
 from cogvlm2_lite.model.token_attention import TokenAttend, reference
 
 
@@ -18,6 +19,7 @@ def grouped_attention(
     causal: bool,
     single: TokenAttend = reference,
     joint: bool = False,
+    several: CausalAttend | None = None,
 ) -> Tensor:
     """Return the attention output, with several query heads per key/value head.
 
@@ -25,9 +27,11 @@ def grouped_attention(
     k, v  [batch, kv_heads, keys, head_dim]
     mask  [batch or 1, 1, tokens, keys] bool, True where a key may be seen, or what is added to the
           scores in the dtype of q; None: no mask
-    causal  queries and keys are the same tokens; each attends to itself and to those before it
+    causal  the queries belong to the last of the keys; each token attends to itself and to all
+            before it. A mask that says the same is needed if there are more keys than queries
     single  attention of a single token, see token_attention.py
     joint   make one call for all query heads of a sequence, not one for each member of a group
+    several attention of several tokens if `causal`, see causal_attention.py; None: torch's
     Returns [batch, tokens, heads * head_dim]. Scale head_dim^-0.5.
     """
     batch, heads, tokens, head_dim = q.shape
@@ -38,6 +42,10 @@ def grouped_attention(
         # 2. Decoding: the queries of a group take the place of tokens, so all of them (four in
         #    the 19B model) need one pass over the cache.
         return single(grouped.squeeze(3), k, v, mask).reshape(batch, 1, heads * head_dim)
+    found = several(q, k, v) if several is not None and causal else None
+    if found is not None:
+        return found
+    causal = causal and mask is None  # torch takes one of them
     if joint and batch == 1:
         # 3. Prefill in one call: the members of a group take the place of sequences, which read the
         #    same keys. torch's enable_gqa would do, too, but not in the memory-efficient kernel on

@@ -110,7 +110,8 @@ class Step:
     routing   expert of each token
     rotations one per layer; layers with equal frequencies share the object
     mask      [batch or 1, 1, tokens, keys], see grouped_attention; None: no mask
-    causal    the tokens are the first in the cache and none is padding
+    causal    each token sees all tokens before it in the cache, and none is padding. There is a
+              mask that says the same unless they are the first in the cache
     cache     stores the keys and values
     place     place of a single token in the cache, if the step may become a CUDA graph; None: the
               tokens are appended
@@ -352,6 +353,7 @@ class DecoderBlock:
             causal=step.causal,
             single=operations.token_attention,
             joint=operations.joint_attention,
+            several=operations.several_attention,
         )
 
     def rotated_heads(self, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,11 @@
-"""Attention without a mask, for the vision tower: the fastest implementation on each device.
+"""Attention of many queries, for the vision tower and prefill: the fastest on each device.
 
 `reference` defines the right result. The others have the same signature:
 
 q, k, v  [batch, heads, tokens, head_dim]
 Returns  [batch, heads, tokens, head_dim], scale head_dim^-0.5
+
+There is no mask: prefill has a function of its own (`AttentionChoice.causal`), if any.
 """
 
 from __future__ import annotations
@@ -18,8 +20,14 @@ from torch import Tensor
 
 from cogvlm2_lite.backends.base import Backend
 from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.model.causal_attention import CausalAttend
+from cogvlm2_lite.weights.kernels.attention_amx import AttentionAmxKernel, open_attention_amx
+from cogvlm2_lite.weights.kernels.library import open_library
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+TILES = "AMX kernel"
+"""The name of our C kernel, in a backend's answer."""
 
 CHUNK = 256
 """Queries per matrix product. 128 to 512 are equally fast; 256 x 9217 scores take 4.7 MB."""
@@ -27,11 +35,16 @@ CHUNK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionChoice:
-    """An implementation of attention, and why it was chosen; `doctor` shows the reason."""
+    """An implementation of attention, and why it was chosen; `doctor` shows the reason.
+
+    attend  for the vision tower
+    causal  for prefill; None: torch's attention, see attention.py
+    """
 
     name: str
     reason: str
     attend: Attend
+    causal: CausalAttend | None = None
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -43,7 +56,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return attention computed as matrix products over chunks of queries.
 
     The scores are rounded to the tensors' type. At head_dim 112 this is 1.6 to 2.4 times as fast
-    as torch's CPU kernel with AVX512-BF16, and takes 1.5 times as long with AMX. Its error against
+    as torch's CPU kernel with AVX512-BF16. Its error against
     float32 is 0.0047 (relative Frobenius norm), torch's is 0.0023; the rounding step of bfloat16 is
     0.0039.
     """
@@ -77,7 +90,54 @@ def choose_full_attention(
     if backend.measures_attention:
         return _fastest(device, dtype)
     name, reason = backend.full_attention(dtype)
+    if name == TILES:
+        return _checked_tiles(reason)
     return AttentionChoice(name=name, reason=reason, attend=WAYS[name])
+
+
+def _checked_tiles(reason: str) -> AttentionChoice:
+    """Return the AMX kernel if it works and is right on a small example, else torch's attention."""
+    try:
+        kernel = open_attention_amx(open_library())
+    except OSError as error:
+        return _by_torch(str(error))
+    if kernel is None:
+        return _by_torch("our AMX kernel is switched off, or the system does not permit AMX")
+    if not all(_is_right(kernel, head_dim) for head_dim in (112, 128)):
+        return _by_torch("our AMX kernel gives other numbers than it should")
+
+    def takes(q: Tensor) -> bool:
+        # It has no backward pass.
+        return kernel.takes(head_dim=q.shape[3], dtype=q.dtype) and not q.requires_grad
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not takes(q):
+            return reference(q, k, v)
+        return kernel.attend(q, k, v, causal=False).transpose(1, 2)
+
+    def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        if not takes(q):
+            return None
+        return kernel.attend(q, k, v, causal=True).flatten(2)
+
+    return AttentionChoice(name=TILES, reason=reason, attend=attend, causal=causal)
+
+
+def _is_right(kernel: AttentionAmxKernel, head_dim: int) -> bool:
+    """Return whether two query heads of 41 tokens after 100 others have the right results."""
+    # No random numbers and no sine: torch's sine may differ from call to call (model/rotary.py).
+    sample = torch.arange(4 * 141 * head_dim) * 1201 % 4093 / 2046.5 - 1
+    heads = sample.to(torch.bfloat16).view(1, 4, 141, head_dim)
+    q, k, v = heads[:, :2, 100:], heads[:, 2:3], heads[:, 3:]
+    visible = torch.arange(141) <= torch.arange(100, 141).unsqueeze(1)
+    wide_k, wide_v = (each.float().expand(-1, 2, -1, -1) for each in (k, v))
+    right = F.scaled_dot_product_attention(q.float(), wide_k, wide_v, visible)
+    out = kernel.attend(q, k, v, causal=True).transpose(1, 2).float()
+    return float((out - right).norm() / right.norm()) < 0.01  # False if it is not a number
+
+
+def _by_torch(reason: str) -> AttentionChoice:
+    return AttentionChoice(name="torch SDPA", reason=reason, attend=reference)
 
 
 def _fastest(device: torch.device, dtype: torch.dtype) -> AttentionChoice:

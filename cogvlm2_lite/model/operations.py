@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from cogvlm2_lite.backends.registry import backend_of
+from cogvlm2_lite.model.causal_attention import CausalAttend
 from cogvlm2_lite.model.norms import Normalize, fused_rms_norm, rms_norm
 from cogvlm2_lite.model.patches import Project, convolved, multiplied
 from cogvlm2_lite.model.token_attention import TokenAttend, reference
@@ -19,6 +20,8 @@ class Operations:
 
     rms_norm         norm of the decoder, see norms.py
     token_attention  attention of a single token, see token_attention.py
+    several_attention
+                     attention of several tokens, see causal_attention.py; None: torch's
     joint_attention  whether the attention of a prompt is one call, see attention.py
     project          the convolutions of a picture, see patches.py
     token_kernel     the C kernel for the attention of the tokens of a decode step; None: they are
@@ -30,6 +33,7 @@ class Operations:
     rms_norm: Normalize = rms_norm
     token_attention: TokenAttend = reference
     token_kernel: TokenAttentionKernel | None = None
+    several_attention: CausalAttend | None = None
     joint_attention: bool = False
     project: Project = convolved
     own_kernels: bool = False
@@ -43,14 +47,16 @@ def choose_operations(
     token_attention: TokenAttend,
     *,
     token_kernel: TokenAttentionKernel | None = None,
+    several_attention: CausalAttend | None = None,
     own_kernels: bool = False,
 ) -> Operations:
-    """Return the operations for a device; its attention of a single token is chosen already."""
+    """Return the operations for a device; its kinds of attention are chosen already."""
     backend = backend_of(device)
     return Operations(
         rms_norm=fused_rms_norm if backend.launches_kernels else rms_norm,
         token_attention=token_attention,
         token_kernel=token_kernel,
+        several_attention=several_attention,
         joint_attention=backend.launches_kernels,
         project=convolved if backend.has_convolutions else multiplied,
         own_kernels=own_kernels,
