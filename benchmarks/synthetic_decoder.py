@@ -18,7 +18,12 @@ CPU, BF16 = torch.device("cpu"), torch.bfloat16
 
 
 def synthetic_decoder(
-    layers: int, workload: Workload, *, nbytes: int, kernels: str = "auto"
+    layers: int,
+    workload: Workload,
+    *,
+    nbytes: int,
+    kernels: str = "auto",
+    dtype: torch.dtype = BF16,
 ) -> tuple[Runtime, Callable[[int], MemoryPlan]]:
     """Return a runtime for so many decoder layers and lm_head, and a planner for other budgets.
 
@@ -32,11 +37,11 @@ def synthetic_decoder(
     loader = WeightLoader(
         catalog,
         device=CPU,
-        dtype=BF16,
-        kernels=choose_kernels(CPU, BF16, kernels),
+        dtype=dtype,
+        kernels=choose_kernels(CPU, dtype, kernels),
         reader=NoiseReader(keep=True),
     )
-    sizes = unit_sizes(catalog, itemsize=2, packed=loader.packs)
+    sizes = unit_sizes(catalog, itemsize=dtype.itemsize, packed=loader.packs)
 
     def plan(nbytes: int) -> MemoryPlan:
         return plan_memory(
@@ -44,6 +49,6 @@ def synthetic_decoder(
         )
 
     runtime = Runtime(
-        config, [loader], plan(nbytes), devices=[CPU], dtype=BF16, rope=RopeMode.REFERENCE
+        config, [loader], plan(nbytes), devices=[CPU], dtype=dtype, rope=RopeMode.REFERENCE
     )
     return runtime, plan
