@@ -22,8 +22,8 @@ from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.engine.adapters import AdapterKey
 from cogvlm2_lite.engine.choose import RepetitionGuard, StopTexts, TokenChooser
 from cogvlm2_lite.engine.chunk import make_chunk, split_prompt
-from cogvlm2_lite.engine.drafts import MOST_DRAFT, NO_DRAFT, Draft
-from cogvlm2_lite.engine.json_text import JsonGrammar
+from cogvlm2_lite.engine.drafts import MOST_DRAFT, NO_DRAFT, Draft, Drafter, EarlierAnswers
+from cogvlm2_lite.engine.json_text import JsonAnswer, JsonGrammar
 from cogvlm2_lite.engine.logprobs import LogprobQueue, logprobs_of
 from cogvlm2_lite.engine.overflow import check_finite
 from cogvlm2_lite.engine.prefix_cache import CachedPrompt, CacheSlot, GeneratedTokens, PictureCache
@@ -178,6 +178,8 @@ class Answers:
         self.pictures = pictures
         self.speculation = speculation
         self._replanner = replanner
+        self._earlier = EarlierAnswers()
+        self._draftable: dict[int, bool] = {}
 
     @cached_property
     def _json_grammar(self) -> JsonGrammar:
@@ -237,6 +239,8 @@ class Answers:
             # The text that is continued is not lost if the answer is cancelled before it continues.
             tally.text = tally.text or self.tokenizer.decode(list(continue_ids))
         self._keep_picture(slot)
+        if prepared.picture is not None and tally.token_ids:
+            self._earlier.note(prepared.picture, tally.token_ids)
         yield Finished(
             text=tally.text,
             reason=reason,
@@ -527,6 +531,32 @@ class Answers:
         pixels = torch.from_numpy(pixel_values(image, self.runtime.config.vision))
         return (yield from self.runtime.encode(pixels, cancel, adapter))
 
+    def _drafter(
+        self, prepared: Prepared, text_ids: Sequence[int], form: JsonAnswer | None
+    ) -> Drafter | None:
+        """Return what proposes the next tokens of an answer; None: it would be of no use."""
+        if not self.runtime.takes_drafts:
+            return None
+        earlier = self._earlier.of(prepared.picture) if prepared.picture else ()
+        return Drafter(
+            self.tokenizer,
+            texts=[text_ids, *earlier],
+            resembled=prepared.request.draft_text,
+            draftable=self._is_draftable,
+            required=None if form is None else form.required,
+            allowed=None if form is None else form.count_allowed,
+        )
+
+    def _is_draftable(self, token: int) -> bool:
+        """Return whether a token has text. Others never continue an answer."""
+        found = self._draftable.get(token)
+        if found is None:
+            config = self.runtime.config
+            known = token < config.vocab_size and token not in config.eos_token_ids
+            found = known and bool(self.tokenizer.token_bytes(token))
+            self._draftable[token] = found
+        return found
+
     def _decode(
         self,
         logits: Tensor,
@@ -561,9 +591,12 @@ class Answers:
         reason = FinishReason.LENGTH
         # 2. All of them process the continued text first, as if this loop had generated it.
         chooser.note(continue_ids)
+        drafter = self._drafter(prepared, text_ids, form) if self.speculation else None
         for token in continue_ids:
             shown, _ = stops.push(decoder.push(token))
             tally.text += shown
+            if drafter is not None:
+                drafter.push(token)
             if form is not None:
                 form.push(token)
             if guard is not None:
@@ -601,7 +634,13 @@ class Answers:
                 break
             if tally.completion_tokens >= room:
                 break
-            following = yield from self._feed(token, feed, lambda: NO_DRAFT)
+            propose: Propose = lambda: NO_DRAFT  # noqa: E731 - the other case is a partial
+            if drafter is not None:
+                drafter.push(token)
+                propose = partial(
+                    drafter.propose, min(MOST_DRAFT, room - tally.completion_tokens - 1)
+                )
+            following = yield from self._feed(token, feed, propose)
             if following is None:
                 reason = FinishReason.CANCELLED
                 break

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from cogvlm2_lite.engine.drafts import MOST_ROWS
+from cogvlm2_lite.memory.work import DECODE_ROWS
 
 _SLOPE = 0.15
 """Time of a further row, as a part of the time of a pass with one row, before it is measured."""
@@ -39,6 +39,8 @@ class PassTimes:
 
     def note(self, rows: int, seconds: float) -> None:
         """Remember the time of a step."""
+        if seconds <= 0:
+            return
         self._passes += 1
         latest = self._samples.setdefault(_size(rows), deque(maxlen=_KEPT))
         latest.append((self._passes, seconds / _shape(rows)))
@@ -77,7 +79,9 @@ def _shape(rows: int) -> float:
 
 
 def draft_lengths(
-    chances: Sequence[Sequence[float]], seconds: Callable[[int], float], most_rows: int = MOST_ROWS
+    chances: Sequence[Sequence[float]],
+    seconds: Callable[[int], float],
+    most_rows: int = DECODE_ROWS,
 ) -> list[int]:
     """Return how many draft tokens of each answer to compute in one step.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,6 +132,14 @@ class JsonAnswer:
         self._check()
         in_number = self._tokenizer.token_bytes(token)[-1:].isdigit()
         return self._matcher.is_accepting() and not in_number
+
+    def required(self) -> bytes:
+        """Return the bytes that must come next; empty if there is a choice."""
+        return bytes(self._matcher.compute_ff_bytes())
+
+    def count_allowed(self, tokens: Sequence[int]) -> int:
+        """Return how many tokens at the beginning of a draft the answer may continue with."""
+        return int(self._matcher.validate_tokens(list(tokens)))
 
     def _check(self) -> None:
         if self._matcher.is_error():

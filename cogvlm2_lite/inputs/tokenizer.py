@@ -108,6 +108,11 @@ class Tokenizer:
         # An added token is stored as text, not in the byte alphabet.
         return bytes(known) if len(known) == len(token) else token.encode()
 
+    def find_token(self, text: str) -> int | None:
+        """Return the id of a token that has exactly this text in ASCII; None if there is none."""
+        token = self._fast.token_to_id(text.replace(" ", _LETTER_OF_SPACE))
+        return None if token is None or token in self._special else int(token)
+
     def token_name(self, token_id: int) -> str:
         """Return an id's entry in the vocabulary, such as "<|end_of_text|>"; "" if unknown."""
         return self._fast.id_to_token(token_id) or ""
@@ -165,6 +170,7 @@ def _byte_of_letter() -> dict[str, int]:
 
 
 _BYTE_OF_LETTER = _byte_of_letter()
+_LETTER_OF_SPACE = next(letter for letter, byte in _BYTE_OF_LETTER.items() if byte == 0x20)
 
 
 def _is_byte_level(decoder: Any) -> bool:

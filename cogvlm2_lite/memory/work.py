@@ -8,6 +8,10 @@ PREFILL_CHUNK = 1024
 """Text tokens that go through the decoder together. Longer texts are split into chunks, so that the
 memory for activations does not grow with the length of a conversation."""
 
+DECODE_ROWS = 32
+"""Tokens that one decode step computes at most: one of each answer, and drafts of those that may
+follow. If more answers are decoded together, a step has a token of each and no drafts."""
+
 KERNEL_SCRATCH_BYTES = 32 * 1024**2
 """Dequantized rows of a matrix (at most 24 MiB, weights/kernels/dequantize.py), or rearranged
 inputs and sums (at most 28 MiB, weights/kernels/gemm_amx.c), and the scales of a matrix (at most 4
@@ -22,7 +26,7 @@ def scratch_bytes(
 
     itemsize  bytes of the compute dtype
     tokens    of text that go through the decoder together
-    parallel  conversations that are decoded together, a token of each at a time
+    parallel  conversations that are decoded together, in steps of DECODE_ROWS rows or more
 
     benchmarks/memory_estimate.py compares it with the tensors that are really allocated.
     """
@@ -35,10 +39,11 @@ def scratch_bytes(
         return vision.num_positions * max(width, in_attention) * itemsize + KERNEL_SCRATCH_BYTES
     extra = 2 * 4 * config.vocab_size  # logits in the compute dtype and in float32
     if phase is Phase.DECODE:
-        extra *= parallel
+        rows = max(parallel, DECODE_ROWS)
+        extra *= rows
         if parallel > 1:
             extra += _waiting_prompt_bytes(config, itemsize=itemsize, tokens=tokens)
-        tokens = parallel
+        tokens = rows
     elif phase is Phase.PREFILL_IMAGE:
         tokens = vision.image_tokens + 1
         # Each expert has copies of its rows, and the image features exist next to the stream.

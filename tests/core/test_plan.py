@@ -26,6 +26,7 @@ from cogvlm2_lite.memory.plan import (
     plan_memory,
     plan_most_parallel,
 )
+from cogvlm2_lite.memory.work import KERNEL_SCRATCH_BYTES
 from cogvlm2_lite.units import GIB, MIB, format_bytes, parse_bytes
 from tests.helpers.plan_cases import models, workloads
 from tests.helpers.shapes import REAL
@@ -280,9 +281,15 @@ def test_each_conversation_has_a_cache_and_only_its_own_is_empty_for_a_new_pictu
         assert device.phase(phase).cache_bytes == 4 * GIB
     (alone,) = plan_parallel(24, 1).devices
     more = device.phase(Phase.DECODE).scratch_bytes - alone.phase(Phase.DECODE).scratch_bytes
-    # The scores of three more tokens in bfloat16 and float32, and their way through an MLP; and a
-    # picture's features beside the stream of its prompt, which may wait half read.
-    assert more == 3 * (8 * 128256 + 2 * (2 * 14336 + 3 * 4096)) + 2 * 2307 * 4096 * 2
+    # A picture's features beside the stream of its prompt, which may wait half read.
+    assert more == 2 * 2307 * 4096 * 2
+    # The logits of 32 rows in bfloat16 and float32, and their way through an MLP: for drafts, or
+    # for as many conversations. More conversations need more.
+    (many,) = plan_parallel(200, 40).devices
+    more = many.phase(Phase.DECODE).scratch_bytes - device.phase(Phase.DECODE).scratch_bytes
+    assert more == 8 * (8 * 128256 + 2 * (2 * 14336 + 3 * 4096))
+    rows = alone.phase(Phase.DECODE).scratch_bytes - KERNEL_SCRATCH_BYTES
+    assert rows == 32 * (8 * 128256 + 2 * (2 * 14336 + 3 * 4096))
 
 
 def test_as_many_conversations_as_fit_are_planned_and_fewer_are_told() -> None:
