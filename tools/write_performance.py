@@ -206,6 +206,9 @@ def render() -> str:
     parallel = _read("parallel_decode")
     if parallel:
         sections.append("\n".join(_parallel(parallel)))
+    speculation = _read("speculation")
+    if speculation:
+        sections.append("\n".join(_speculation(speculation)))
     evaluated = _read("evaluate")
     if evaluated:
         sections.append("\n".join(_evaluated(evaluated)))
@@ -512,6 +515,87 @@ def _parallel(report: Report) -> Iterator[str]:
         "conversations gave 1.54, 2.24 and 2.32 times as many tokens, with an earlier kernel. "
         "Each conversation gets the same logits as alone, bit for bit (`tests/core`)."
     )
+
+
+def _speculation(report: Report) -> Iterator[str]:
+    times, texts = report["times"], report["texts"]
+    replay, demo = report["replay"], report["demo"]
+    yield "## Speculation"
+    yield ""
+    yield (
+        "Several likely tokens of an answer are computed in one pass, each as a row, and those "
+        "that the model chooses, too, are kept. The answer is the same bit for bit "
+        "(`tests/core/test_speculation.py`). Acceptance and speed are measured apart "
+        "(`benchmarks/speculation.py`)."
+    )
+    yield ""
+    yield (
+        f"**Speed of a pass.** {_machine(times)}; {times['layers']} decoder layers and lm_head of "
+        f"the 19B shapes in NF4, {times['context']} tokens in the cache, one thread, CPU time, "
+        f"medians of {times['repeats']} (load average at the start: {times['load_average']:.1f})."
+    )
+    yield ""
+    yield "| rows | resident, ms | of one row | streamed from memory, ms | of one row |"
+    yield "| ---: | ---: | ---: | ---: | ---: |"
+    resident, streamed = times["resident_ms"], times["streamed_ms"]
+    for rows, ms in resident.items():
+        yield (
+            f"| {rows} | {ms:.0f} | {ms / resident['1']:.2f} | {streamed[rows]:.0f} "
+            f"| {streamed[rows] / streamed['1']:.2f} |"
+        )
+    yield ""
+    yield (
+        "**Acceptance and gain.** The engine answers with texts that were written for this, in "
+        f"place of a model. OCR text has {texts['wrong_letters']:.0%} wrong letters (median of "
+        f"{texts['seeds']} drafts); the other drafts are n-grams of the conversation, and what a "
+        "schema requires. Gains are computed from the passes and the times above; the lengths of "
+        "drafts adapt to these times. On a disk a pass takes at least as long as reading the "
+        f"weights ({format_bytes(times['streamed_bytes'])}); these two columns are computed, not "
+        f"measured. The vocabulary has {texts['vocabulary']:,} tokens (cl100k_base, with which "
+        "Llama 3's begins; Llama 3's tokens for Chinese are missing). The last column runs the "
+        f"first 24 passes with random weights in {replay['layers']} layers, in turn with the same "
+        f"tokens one by one (resident, median of {replay['repeats']} pairs, and the range)."
+    )
+    yield ""
+    names = list(texts["places"])
+    yield f"| text | tokens | tokens per pass | {' | '.join(names)} | measured, resident |"
+    yield f"| --- | ---: | ---: | {' | '.join('---:' for _ in names)} | ---: |"
+    for title, found in texts["places"]["resident"].items():
+        gains = (f"{texts['places'][name][title]['times_as_fast']:.2f}" for name in names)
+        seen = replay["places"]["resident"][title]
+        yield (
+            f"| {title} | {found['tokens']} | {found['tokens_per_pass']:.2f} "
+            f"| {' | '.join(gains)} | {seen['times_as_fast']:.2f} "
+            f"({seen['lowest']:.2f} to {seen['highest']:.2f}) |"
+        )
+    yield ""
+    yield "Goals, with resident weights: " + "; ".join(_speculation_goals(texts)) + "."
+    yield ""
+    own = max(one["own_ms_per_token"] for one in texts["places"]["resident"].values())
+    yield (
+        f"Finding drafts, choosing tokens and the scheduler take at most {own:.1f} ms of CPU time "
+        f"per token, where a pass takes {resident['1']:.0f} ms."
+    )
+    yield ""
+    yield "**The demo model** answers questions about drawn pictures (answers of 8 tokens or more):"
+    yield ""
+    yield "| draft text | answers | tokens per pass |"
+    yield "| --- | ---: | ---: |"
+    for kind, found in demo.items():
+        yield f"| {kind} | {found['answers']} | {found['tokens_per_pass']:.2f} |"
+
+
+def _speculation_goals(texts: Report) -> Iterator[str]:
+    found = texts["places"]["resident"]
+    goals = (
+        (2.5, "OCR text", ("a letter in English, OCR text", "a notice in Chinese, OCR text")),
+        (2.0, "tables and JSON", ("a table", "a table, OCR text", "JSON with a schema")),
+        (0.98, "prose", ("prose",)),
+    )
+    for least, name, titles in goals:
+        gains = [found[title]["times_as_fast"] for title in titles]
+        met = "met" if min(gains) >= least else "not met" if max(gains) < least else "partly met"
+        yield f"{least} for {name} ({met}: {', '.join(f'{gain:.2f}' for gain in gains)})"
 
 
 def _evaluated(report: Report) -> Iterator[str]:

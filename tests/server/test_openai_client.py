@@ -117,6 +117,26 @@ def test_a_stream_gives_the_same_text_and_counts(client: openai.OpenAI) -> None:
     assert counts == whole.usage
 
 
+def test_a_prediction_changes_no_answer_and_its_tokens_are_counted(client: openai.OpenAI) -> None:
+    messages = about("three-shapes", "What is in the picture?")
+    plain = client.chat.completions.create(model="demo", messages=messages)
+    text = plain.choices[0].message.content
+    assert text
+    assert plain.usage
+    counts = {}
+    for content in (text, "A red bus, and nothing else."):
+        reply = client.chat.completions.create(
+            model="demo", messages=messages, prediction={"type": "content", "content": content}
+        )
+        assert reply.choices[0].message.content == text
+        assert reply.usage
+        assert reply.usage.completion_tokens == plain.usage.completion_tokens
+        details = reply.usage.completion_tokens_details
+        assert details
+        counts[content] = details.accepted_prediction_tokens or 0
+    assert counts[text] > plain.usage.completion_tokens / 2
+
+
 def test_a_picture_that_comes_again_is_not_looked_at_again(
     served: Served, client: openai.OpenAI
 ) -> None:
