@@ -4,8 +4,9 @@ A decode step computes them together with the token before them. The answer then
 from the logits as always, one by one, and takes those of the draft that it chooses anyway. So a
 draft never changes an answer; a good one saves passes over the weights.
 
-Sources are earlier occurrences of the latest tokens (`NGrams`), a text that the answer resembles
-(`drafted_text.py`), and the bytes that a JSON schema requires.
+Sources are earlier occurrences of the latest tokens (`NGrams`) and of their form
+(`draft_forms.py`), a text that the answer resembles (`drafted_text.py`), and the bytes that a JSON
+schema requires.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from cogvlm2_lite.engine.draft_forms import Forms
 from cogvlm2_lite.engine.drafted_text import AnswerEnd, DraftedText, continue_text
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.work import DECODE_ROWS
@@ -141,7 +143,12 @@ class EarlierAnswers:
         return tuple(self._answers.get(picture, ()))
 
 
-_PRIORS = {"n-gram": (0.15, 0.1), "text": (0.7, 0.05), "forced": (0.9, 0.0)}
+_PRIORS = {
+    "n-gram": (0.15, 0.1),
+    "form": (0.05, 0.08),
+    "text": (0.7, 0.05),
+    "forced": (0.9, 0.0),
+}
 """Chances of sources before anything is learned, and what each further token of a match adds."""
 
 
@@ -222,6 +229,7 @@ class Drafter:
             self._text = DraftedText(tokenizer, resembled[: self.MOST_CHARACTERS], self._end)
             texts = [*texts, tokenizer.encode(self._text.text)]
         self._ngrams = NGrams(texts)
+        self._forms = Forms(tokenizer)
         self._chances = _Chances()
         self._expected: list[tuple[_Source, int]] = []
 
@@ -231,6 +239,7 @@ class Drafter:
             self._chances.note(source.name, source.match, right=token == expected)
         self._end.push(token)
         self._ngrams.push(token)
+        self._forms.push(token)
         if self._text is not None:
             self._text.push(token)
         self._expected = [
@@ -269,6 +278,15 @@ class Drafter:
                     name="n-gram",
                     match=match,
                     tokens=lambda most: self._ngrams.following(place, most),
+                )
+            )
+        alike, behind = self._forms.find()
+        if alike:
+            found.append(
+                _Source(
+                    name="form",
+                    match=alike,
+                    tokens=lambda most: self._forms.following(behind, most),
                 )
             )
         if self._text is not None:
