@@ -45,6 +45,7 @@ _STEPS = {
 
 _EPILOG = """\
 The result compares each phase with a plain matrix product and a plain memory read on this device.
+Tokens are computed one by one, without speculation.
 
 examples:
   cogvlm2-lite bench 19b                  random weights in the real shapes, nothing is downloaded;

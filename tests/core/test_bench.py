@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.config import parse_config
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import choose_compute
-from cogvlm2_lite.engine.model import open_model
+from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.errors import DoesNotFitError, UsageError
 from cogvlm2_lite.events import Progress
 from cogvlm2_lite.memory.inventory import sizes_of_quantized, unit_sizes
@@ -106,6 +107,18 @@ def test_one_answer_is_measured_phase_by_phase() -> None:
     json.dumps(report)
     assert report["phases"][2]["tokens_per_s"] == result.phases[2].tokens_per_s
     assert "extrapolated to" not in as_text(result)
+
+
+def test_tokens_are_measured_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def noted(*args: Any, **options: Any) -> Model:
+        opened.append(options["speculation"])
+        return open_model(*args, **options)
+
+    monkeypatch.setattr("cogvlm2_lite.bench.measure.open_model", noted)
+    run(small_subject())
+    assert opened == [False]
 
 
 def test_the_cost_of_an_adapter_is_measured_and_counted(tmp_path: Path) -> None:
