@@ -49,6 +49,8 @@ class NGrams:
     """Finds what followed earlier occurrences of the latest tokens.
 
     texts  searched, too; the last ones are preferred
+
+    The beginning of a text counts as a token, so that of an answer matches that of an earlier one.
     """
 
     LONGEST = 32
@@ -57,10 +59,9 @@ class NGrams:
     _CANDIDATES = 8
 
     def __init__(self, texts: Sequence[Sequence[int]] = ()) -> None:
-        self._ids: list[int] = []
+        self._ids = [_SEPARATOR]
         self._after: dict[tuple[int, ...], list[int]] = {}
         """Two or three tokens -> places in _ids of what followed them."""
-        self._separate = frozenset([_SEPARATOR])
         for text in texts:
             for token in text:
                 self.push(token)
@@ -69,12 +70,10 @@ class NGrams:
     def push(self, token: int) -> None:
         """Add the next token."""
         ids, place = self._ids, len(self._ids)
-        if place >= 2 and token != _SEPARATOR:
-            pair = ids[-2], ids[-1]
-            if _SEPARATOR not in pair:
-                self._after.setdefault(pair, []).append(place)
-                if place >= 3 and ids[-3] != _SEPARATOR:
-                    self._after.setdefault((ids[-3], *pair), []).append(place)
+        if place >= 2 and token != _SEPARATOR and ids[-1] != _SEPARATOR:
+            self._after.setdefault((ids[-2], ids[-1]), []).append(place)
+            if place >= 3 and ids[-2] != _SEPARATOR:
+                self._after.setdefault((ids[-3], ids[-2], ids[-1]), []).append(place)
         ids.append(token)
 
     def find(self) -> tuple[int, int]:
@@ -98,8 +97,11 @@ class NGrams:
         ids, most = self._ids, min(self.LONGEST, place)
         end = len(ids)
         for length in range(most):
-            if ids[place - 1 - length] != ids[end - 1 - length]:
+            latest = ids[end - 1 - length]
+            if ids[place - 1 - length] != latest:
                 return length
+            if latest == _SEPARATOR:
+                return length + 1
         return most
 
     def following(self, place: int, most: int) -> list[int]:

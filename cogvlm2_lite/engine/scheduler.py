@@ -254,6 +254,7 @@ class Engine:
                     yield live.number, error
                 return
             self.slots = self._new_slots()
+            self._times.forget()
         while self._restarting and len(self._live) < len(self.slots):
             again = self._restarting.pop(0)
             try:
