@@ -270,6 +270,7 @@ class Model:
 
     def preload(self) -> Iterator[Preloaded]:
         """Do the same as `warm_up`, but yield how many bytes are loaded."""
+        self.runtime.residency.read_ahead()
         _ = self.engine  # reads the tokenizer, before minutes of loading
         try:
             yield from self.runtime.residency.preload()

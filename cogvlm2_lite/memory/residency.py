@@ -60,6 +60,10 @@ class Loader(Protocol):
         """
         ...
 
+    def read_ahead(self, slots: Sequence[WeightSlot]) -> None:
+        """Let the system read weights that will be loaded soon; returns immediately."""
+        ...
+
     def clear(self, slots: Sequence[WeightSlot]) -> None:
         """Remove the weights from slots."""
         ...
@@ -179,20 +183,9 @@ class Residency:
         If this is not called, the first answer loads them, and the user waits longer for it. For a
         training run, it loads what the learning phase needs.
         """
-        last = list(self._phases)[-1]
-        plans = self._phases[last]
-        always = (
-            frozenset.intersection(*(phase[index].resident_keys for phase in self._phases.values()))
-            for index in range(len(plans))
-        )
-        units = [
-            unit
-            for plan, kept in zip(plans, always, strict=True)
-            for unit in in_use_order(plan.resident)
-            if unit.key in kept and unit.part in plan.parts
-        ]
+        units = self._lasting_units()
         sizes = [unit.nbytes for unit in units]
-        with self.phase(last):
+        with self.phase(list(self._phases)[-1]):
             for done, unit in enumerate(units, 1):
                 self._load((unit.key,))
                 yield Preloaded(
@@ -201,6 +194,27 @@ class Residency:
                     nbytes=sum(sizes[:done]),
                     total_nbytes=sum(sizes),
                 )
+
+    def read_ahead(self) -> None:
+        """Let the system read what `preload` loads, while something else is done."""
+        for index, loader in enumerate(self._loaders):
+            keys = [unit.key for unit in self._lasting_units()]
+            here = [key for key in keys if self._device_index[key] == index]
+            loader.read_ahead([slot for key in here for slot in self._slots[key]])
+
+    def _lasting_units(self) -> list[Unit]:
+        """Return the units that the last phase needs and no phase releases, in order of use."""
+        plans = list(self._phases.values())[-1]
+        always = (
+            frozenset.intersection(*(phase[index].resident_keys for phase in self._phases.values()))
+            for index in range(len(plans))
+        )
+        return [
+            unit
+            for plan, kept in zip(plans, always, strict=True)
+            for unit in in_use_order(plan.resident)
+            if unit.key in kept and unit.part in plan.parts
+        ]
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:

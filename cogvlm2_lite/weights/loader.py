@@ -126,6 +126,11 @@ class WeightLoader:
             return sum(aligned(piece.nbytes) for piece in outgoing)
         return held
 
+    def read_ahead(self, slots: Sequence[WeightSlot]) -> None:
+        """Let the system read weights that will be used as they are in their file; don't wait."""
+        if isinstance(self._reader, Reader) and not self.on_gpu and not self.packs:
+            self._reader.read_ahead(self.catalog.tensors[slot.name] for slot in slots)
+
     def clear(self, slots: Sequence[WeightSlot]) -> None:
         """Remove weights; memory of their own is freed when nothing else refers to it."""
         self._upload.wait_for_computing()

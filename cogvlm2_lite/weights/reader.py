@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.errors import CheckpointError
+from cogvlm2_lite.units import MIB
 from cogvlm2_lite.weights.catalog import Catalog, StoredTensor
 from cogvlm2_lite.weights.header import Piece, Shard
 
@@ -29,6 +32,10 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "I8": torch.int8,
     }
 )
+
+
+_MADV_POPULATE_READ = 22
+_POPULATE_BYTES = 8 * MIB
 
 
 def map_shard(shard: Shard) -> dict[str, Tensor]:
@@ -62,9 +69,36 @@ class Reader:
             pieces["weight"] = pieces["weight"].view(-1).view(torch.uint8)
         return pieces
 
+    def read_ahead(self, tensors: Iterable[StoredTensor]) -> None:
+        """Put the pages of tensors into this process's memory, on another thread.
+
+        On Linux a page of a file that is in the system's cache still takes a fault at its first
+        use, and one that is not is read a few pages at a time. Elsewhere nothing is done.
+        """
+        pieces = [piece for stored in tensors for piece in stored.pieces.values()]
+        views = [self.view(piece) for piece in sorted(pieces, key=lambda p: (str(p.file), p.begin))]
+        if sys.platform == "linux" and views:
+            threading.Thread(
+                target=_populate, args=(views,), name="read ahead", daemon=True
+            ).start()
+
     def view(self, piece: Piece) -> Tensor:
         """Return one piece as a view of its file; errors as in read."""
         return _view(self._files[piece.file], piece)
+
+
+def _populate(views: Sequence[Tensor]) -> None:
+    """Make the pages of mapped tensors present, in their order; stop at the first failure."""
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for view in views:
+        # In parts: the main thread can't map memory of its own during a call.
+        end = view.data_ptr() + view.nbytes
+        begin = view.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+        for part in range(begin, end, _POPULATE_BYTES):
+            nbytes = min(_POPULATE_BYTES, end - part)
+            if libc.madvise(part, nbytes, _MADV_POPULATE_READ):
+                return  # a system before Linux 5.14, or a file that has changed
 
 
 def _view(file: _MappedFile, piece: Piece) -> Tensor:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ from torch import Tensor
 
 import cogvlm2_lite
 from cogvlm2_lite.architectures.architecture import Role
+from cogvlm2_lite.config import read_config
+from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CheckpointError, UsageError
 from cogvlm2_lite.folders.explain import SINGLE_NAME
 from cogvlm2_lite.weights.catalog import Catalog
@@ -46,6 +52,30 @@ def slot_for(name: str) -> WeightSlot:
     if spec.role is Role.LINEAR:
         return Linear(name, spec.shape[1], spec.shape[0])
     return Vector(name, spec.shape)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reading ahead is done on Linux only")
+def test_weights_that_are_read_ahead_are_in_memory_before_their_first_use(tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint_folder(), tmp_path / "model")
+    catalog = Catalog.open(folder, read_config(folder))
+    reader, largest = Reader(catalog), max(catalog.tensors.values(), key=lambda t: t.nbytes)
+    weight = reader.read(largest)["weight"]
+    file = str(largest.pieces["weight"].file)
+
+    def present_kb() -> int:
+        mapped, found = False, 0
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if re.match("[0-9a-f]+-", line):
+                mapped = file in line
+            found += int(line.split()[1]) if mapped and line.startswith("Rss:") else 0
+        return found
+
+    assert present_kb() < weight.nbytes // 1024
+    reader.read_ahead([largest])
+    for thread in threading.enumerate():
+        if thread.name == "read ahead":
+            thread.join()
+    assert present_kb() >= weight.nbytes // 1024
 
 
 def fill_all(loader: WeightLoader) -> dict[str, WeightSlot]:

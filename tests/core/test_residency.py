@@ -294,6 +294,9 @@ def test_weights_of_another_size_than_planned_are_refused(folders: dict[str, Pat
         def fill_unit(self, slots: Sequence[WeightSlot], *place: object) -> int:
             return 1
 
+        def read_ahead(self, slots: Sequence[WeightSlot]) -> None:
+            pass
+
         def clear(self, slots: Sequence[WeightSlot]) -> None:
             pass
 

@@ -192,6 +192,9 @@ class _CountingLoader:
         self.fills[slot.name] += 1
         return self._sizes[slot.name]
 
+    def read_ahead(self, slots: Sequence[WeightSlot]) -> None:
+        """Do nothing."""
+
     def clear(self, slots: Sequence[WeightSlot]) -> None:
         """Do nothing."""
 
