@@ -141,32 +141,30 @@ _CHOICES = """\
   {layer_s:.1f} s. Raising malloc's limits (`mallopt`) removed them but left the process
   {mallopt_mb} MB larger; with huge pages (`THP_MEM_ALLOC_ENABLE`) they took {huge_s:.2f} s on this
   virtual machine. Neither is used. (Measured once, by hand.)
-- The C kernel for few rows (GEMV, `weights/kernels/gemv.c`) multiplies up to 24 rows with AVX512,
-  and up to 16 with AVX2 or in float32. It reads 4-bit matrices as they are stored. Bfloat16 inputs
-  are multiplied as integers: on the Xeon of the tables above, 16-bit integer products ran three
-  times as fast as those of bfloat16, and the result is closer to the stored matrix than with levels
-  in bfloat16 (97 of 100 results round to the exact bfloat16, otherwise 60; by hand, two shapes).
-  bitsandbytes' kernel for AVX512-BF16 needs a second copy of every matrix (3.45 GiB for the 19B
-  model) and seconds to make it. It is used if no C compiler was found during installation; `doctor`
-  reports this.
-- The inputs of the GEMV kernel must stay in the L1 cache, of whose 48 KB the weights that stream
-  through leave a third. With inputs of 16 KB a matrix was read as fast as with 4 KB, with 24 KB a
-  quarter slower. The 28 KB of down_proj did not stay: it was read at 24 GB/s, the others at 31
-  GB/s, plain memory at 39 GB/s; without prefetch it was 11 GB/s and 24 GB/s (presumably because a
-  core can wait for only a few cache lines at a time). So a block of 16 rows is multiplied in pieces
-  of up to 8,192 columns, while the next block is prefetched in the order of its bytes. Two or four
-  rows next to each other were slower for every order of prefetch. Scales are looked up 64 at a time
-  by byte permutations. On the EPYC this changed the linear layers of a decoder layer from 4.3 ms to
-  3.3 ms, with the same bits. (By hand, one thread.)
-- Each weight is read once for several rows. On the EPYC the linear layers of a decoder layer took
-  3.8 ms for 1 row, 4.8 for 2, 8.4 for 4, 16 for 8, 35 for 16 and 48 for 24, where dequantizing and
-  multiplying took 25 for 1 row, 43 for 16 and 49 for 24. With AVX2 alone it was 6.3 ms for 1 row,
-  30 for 8 and 60 for 16. (Medians of 5 or 7 pairs, by hand, one thread.)
+- Products with 4-bit and int8 matrices are products of integers (`weights/kernels/integer.h` has
+  the definition). 64 inputs share a power of two and become integers of 13 bits, levels become
+  integers of 14 bits, and the sum of 64 products is exact. So the order of summation has no effect:
+  AVX2, AVX-VNNI and AVX512-VNNI give the same bits, for any number of rows and threads. The result
+  is closer to the exact product than with levels in bfloat16: 93 of 100 results round to the exact
+  bfloat16, otherwise 60 (by hand, two shapes). Matrices are read as they are stored. bitsandbytes'
+  kernel for AVX512-BF16 needs a second copy of every matrix (3.45 GiB for the 19B model) and
+  seconds to make it. It is used if no C compiler was found during installation; `doctor` reports
+  this.
+- With AVX512 a register has a pair of columns of 16 matrix rows. They are decoded once for up to 16
+  rows of inputs, whose sums stay in registers. 16 rows are in 16 pages of memory, where the
+  hardware prefetcher would restart at each, so the next 16 rows are prefetched into the L2 cache in
+  the order of their bytes, and each next cache line from there. On the Xeon (the linear layers of
+  a decoder layer, one thread, smallest of 5 CPU times beside an earlier GEMV kernel in turn): 1 row
+  12.5 ms (the earlier kernel: 11.6), 2 rows 12.6, 4 rows 16.7, 8 rows 20, 16 rows 30, 32 rows 59.
+  The earlier kernel took 37 ms for 8 rows and 72 for 16. (By hand.)
+- Up to 48 rows are multiplied this way with AVX512, and up to 32 with AMX; without AVX512-BF16 any
+  number. With AVX512 `--dtype float32` computes in float32 throughout (`weights/kernels/gemv.c` up
+  to 16 rows).
 - For more rows, a C function dequantizes 28 to 32 weights per nanosecond into a buffer that is used
   again: for each scale, it computes the 16 levels once and then looks them up. Paired with
   bitsandbytes' function, the linear layers of a decoder layer took 0.84 of the time for 64 rows,
   0.91 for 128 and 0.97 for 512. The results are the same bits. (Medians of 7 pairs, by hand.)
-- With AMX, more than 16 rows of bfloat16 go through a C kernel, too (GEMM,
+- With AMX, more than 32 rows of bfloat16 go through a C kernel, too (GEMM,
   `weights/kernels/gemm_amx.c`): it dequantizes 256 x 256 weights in the cache and multiplies them
   there, where torch's way wrote each matrix to memory and read it back. The sums of a row do not
   depend on other rows. With operands in the L1 cache a core reached 2.7 TFLOP/s, from the L2 cache

@@ -24,6 +24,7 @@ from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel, Integ
 from cogvlm2_lite.weights.kernels.int8 import dequantize_int8
 from cogvlm2_lite.weights.kernels.interface import Dequantizers, Q
 from cogvlm2_lite.weights.kernels.library import (
+    AMX,
     AVX2,
     AVX512,
     CPU_LEVEL,
@@ -52,7 +53,9 @@ GEMV_TOLERANCE, INTEGER_TOLERANCE, PACKED_TOLERANCE = 0.004, 5e-4, 0.006
 
 def only_gemv(own: Own) -> KernelChoice:
     """The choice of a processor without AMX."""
-    return replace(own.choice, four_bit=QuantizedKernels(own.gemv, dequantizers=own.dequantizers))
+    return replace(
+        own.choice, four_bit=QuantizedKernels(own.integer, own.gemv, dequantizers=own.dequantizers)
+    )
 
 
 def in_chunks(kernels: QuantizedKernels[Q], chunk_bytes: ChunkBytes) -> QuantizedKernels[Q]:
@@ -123,6 +126,7 @@ class Own:
     """Our C kernel as it runs on some processor."""
 
     choice: KernelChoice
+    integer: IntegerKernel
     gemv: GemvKernel
     dequantizer: GemvDequantizer
 
@@ -141,7 +145,12 @@ def own() -> Own:
             raise
         pytest.skip(error.message)
     library = open_library()
-    return Own(choice=chosen, gemv=GemvKernel(library), dequantizer=GemvDequantizer(library))
+    return Own(
+        choice=chosen,
+        integer=IntegerKernel(library),
+        gemv=GemvKernel(library),
+        dequantizer=GemvDequantizer(library),
+    )
 
 
 @pytest.fixture
@@ -496,14 +505,14 @@ def test_scales_are_those_of_the_reference_where_two_outer_scales_meet(own: Own)
     assert torch.equal(got.t(), plain_matrix(matrix))
 
 
-@pytest.fixture(params=[AVX2, AVX512], ids=["avx2", "avx512"])
+@pytest.fixture(params=[AVX2, AVX512, AMX], ids=["avx2", "avx512", "amx"])
 def each_level(own: Own, request: pytest.FixtureRequest) -> Own:
     """The C kernel as it runs on processors with fewer instructions than this one."""
     library = open_library()
     if request.param > library.level:
         pytest.skip("the CPU has no AVX512-BF16")
     lower = replace(library, level=request.param)
-    return replace(own, gemv=GemvKernel(lower), dequantizer=GemvDequantizer(lower))
+    return replace(own, integer=IntegerKernel(lower), dequantizer=GemvDequantizer(lower))
 
 
 @pytest.mark.parametrize("shape", [(700, 192), (500, 4096), (37, 14336), (18, 8256), (17, 20544)])
@@ -514,7 +523,7 @@ def test_whole_numbers_lose_less_than_rounding_the_result_to_bfloat16(
     got = four_bit(each_level, matrix, x)
     exact = (x.double() @ plain_matrix(matrix).double().t()).bfloat16()
     # With levels rounded to bfloat16 six of ten agree.
-    assert (got == exact).double().mean() > 0.95
+    assert (got == exact).double().mean() > 0.88
 
 
 def test_small_inputs_beside_large_ones_keep_their_share(each_level: Own) -> None:
@@ -613,23 +622,24 @@ def test_strange_scales_are_dequantized_as_torch_does(own: Own) -> None:
                 assert torch.equal(out.nan_to_num(), plain_matrix(matrix, dtype).nan_to_num())
 
 
-def test_the_c_kernel_is_for_few_rows_of_whole_groups(each_level: Own) -> None:
-    gemv = each_level.gemv
-    for dtype in DTYPES:
-        most = 24 if dtype == torch.bfloat16 and gemv.level >= AVX512 else 16
-        for count in (1, most, most + 1):
-            fits = gemv.takes(count, height=64, columns=4096, group=64, dtype=dtype)
-            assert fits == (count <= most)
-        assert not gemv.takes(1, height=64, columns=100, group=64, dtype=dtype)
-        assert not gemv.takes(1, height=64, columns=4096, group=32, dtype=dtype)
-        assert not gemv.takes(1, height=64, columns=1 << 17, group=64, dtype=dtype)
+def test_the_c_kernels_are_for_few_rows_of_whole_groups(each_level: Own) -> None:
+    integer, gemv = each_level.integer, each_level.gemv
+    most = {AVX512: 48, AMX: 32}.get(integer.level, 9217)
+    for kernel, dtype, limit in (
+        (integer, torch.bfloat16, most), (gemv, torch.float32, 16), (gemv, torch.float16, 16),
+    ):  # fmt: skip
+        for count in (1, limit, limit + 1):
+            fits = kernel.takes(count, height=64, columns=4096, group=64, dtype=dtype)
+            assert fits == (count <= limit or (kernel is integer and integer.level < AVX512))
+        assert not kernel.takes(1, height=64, columns=100, group=64, dtype=dtype)
+        assert not kernel.takes(1, height=64, columns=4096, group=32, dtype=dtype)
+        assert not kernel.takes(1, height=64, columns=1 << 17, group=64, dtype=dtype)
 
 
 def test_more_rows_than_one_pass_takes_are_each_multiplied_as_alone(own: Own) -> None:
     matrix, x = make_matrix(37, 4096), random(24, 4096, dtype=torch.bfloat16)
     together = make_four_bit(matrix, only_gemv(own)).multiply(x, None)
-    if own.gemv.level >= AVX512:
-        assert torch.equal(together, four_bit(own, matrix, x))
+    assert torch.equal(together, four_bit(own, matrix, x))
     alone = torch.cat([four_bit(own, matrix, x[row : row + 1]) for row in range(24)])
     assert torch.equal(four_bit(own, matrix, x), alone)
 
@@ -644,7 +654,7 @@ def test_one_row_of_a_plain_bfloat16_matrix(own: Own) -> None:
     assert got.shape == (1, 1, 259)
     assert (got - exact).norm() / exact.norm() < TOLERANCE[torch.bfloat16]
     kernels = own.choice.dense
-    name = "dense" if own.gemv.level >= AVX512 else "torch"
+    name = "dense" if own.integer.level >= AVX512 else "torch"
     assert kernels.first(1, 64, 1792, 0, torch.bfloat16).name == name
     assert kernels.first(32, 64, 1792, 0, torch.bfloat16).name == name
     assert kernels.first(33, 64, 1792, 0, torch.bfloat16).name == "torch"
@@ -733,7 +743,8 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def four_bit(own: Own, matrix: FourBitMatrix, x: Tensor) -> Tensor:
     """Multiply by our C kernel, whatever is fastest."""
-    return own.gemv.multiply(x, matrix, None, Scratch(CPU))
+    kernel = own.integer if x.dtype == torch.bfloat16 else own.gemv
+    return kernel.multiply(x, matrix, None, Scratch(CPU))
 
 
 # --- int8 -----------------------------------------------------------------------------------------

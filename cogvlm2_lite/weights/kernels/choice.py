@@ -31,7 +31,7 @@ from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
 from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel, IntegerKernel
 from cogvlm2_lite.weights.kernels.int8 import Int8Dequantizer
 from cogvlm2_lite.weights.kernels.interface import Dequantizer, Dequantizers, Kernel, KernelList
-from cogvlm2_lite.weights.kernels.library import AVX512, AVX_VNNI, Library, open_library
+from cogvlm2_lite.weights.kernels.library import AVX512, AVX_VNNI, open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_reference, quantize_nf4
 from cogvlm2_lite.weights.kernels.packed import PackedKernel
@@ -127,45 +127,41 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
     """Return our C kernels, with the one for many rows if the CPU has AMX."""
     bitsandbytes = _open_dequantizing_bitsandbytes()
     library = open_library()
-    if library.level < AVX512:
-        return _open_integer(library, bitsandbytes)
-    gemv, dequantizer = GemvKernel(library), GemvDequantizer(library)
-    if not _gemv_is_right(gemv, dequantizer, dtype):
+    integer, dequantizer = IntegerKernel(library), GemvDequantizer(library)
+    kernels: list[Kernel[FourBitMatrix]] = [integer]
+    right = _integer_is_right(integer) and _dequantizer_is_right(dequantizer, dtype)
+    if library.level >= AVX512 and dtype != torch.bfloat16:
+        kernels = [GemvKernel(library)]
+        right = right and _multiplies_right(kernels[0], dtype)
+    if not right:
         raise OSError("our C kernel gives other numbers than it should")
-    uses = "AVX512-BF16" if library.level >= AVX512 and dtype == torch.bfloat16 else "AVX2"
-    reason = f"our C kernel was built, and the CPU has {uses}"
+    reason = f"our C kernel was built, and the CPU has {_instructions(library.level, dtype)}"
+    if library.level < AVX512:
+        reason += ", which multiplies integers faster than float32"
     amx = None
     if dtype == torch.bfloat16:
         amx = open_gemm_amx(library, bitsandbytes.expand_scales)
     if amx is not None:
         reason += " and AMX"
-        if not _gemm_amx_is_right(amx):
-            amx = None
+        if _gemm_amx_is_right(amx):
+            kernels.append(amx)
+        else:
             reason += ", whose kernel gives other numbers than it should"
-    return _choice(
-        "gemv",
-        reason,
-        [gemv] if amx is None else [amx, gemv],
-        [dequantizer, *_dequantizers(bitsandbytes)],
-        dense=[DenseRows(library)],
-    )
-
-
-def _open_integer(library: Library, bitsandbytes: BitsandbytesCpu) -> KernelChoice:
-    """Return the products of integers, for any number of rows."""
-    kernel, dequantizer = IntegerKernel(library), GemvDequantizer(library)
-    if not (_integer_is_right(kernel) and _dequantizer_is_right(dequantizer, torch.float32)):
-        raise OSError("our C kernel gives other numbers than it should")
-    uses = "AVX-VNNI" if library.level == AVX_VNNI else "AVX2"
     found = _choice(
         "gemv",
-        f"our C kernel was built, and the CPU has {uses}, which multiplies integers faster than "
-        "float32",
-        [kernel],
+        reason,
+        kernels,
         [dequantizer, *_dequantizers(bitsandbytes)],
         dense=[DenseRows(library)],
     )
-    return replace(found, int8=found.int8.preferring(kernel))
+    return replace(found, int8=found.int8.preferring(integer))
+
+
+def _instructions(level: int, dtype: torch.dtype) -> str:
+    """Return the names of the instructions that our C kernels use, for `doctor`."""
+    if level >= AVX512 and dtype == torch.bfloat16:
+        return "AVX512-BF16"
+    return "AVX-VNNI" if level == AVX_VNNI else "AVX2"
 
 
 def _open_packed(device: torch.device, dtype: torch.dtype) -> KernelChoice:
@@ -320,11 +316,9 @@ def _scratch() -> Scratch:
     return Scratch(torch.device("cpu"))
 
 
-def _gemv_is_right(kernel: GemvKernel, dequantizer: GemvDequantizer, dtype: torch.dtype) -> bool:
+def _multiplies_right(kernel: Kernel[FourBitMatrix], dtype: torch.dtype) -> bool:
     out = kernel.multiply(_inputs(dtype), _probe(), None, _scratch())
-    if not torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0):
-        return False
-    return _dequantizer_is_right(dequantizer, dtype)
+    return torch.allclose(out.float().t(), _reference(), rtol=0.01, atol=0.0)
 
 
 def _dequantizer_is_right(dequantizer: GemvDequantizer, dtype: torch.dtype) -> bool:
@@ -336,8 +330,12 @@ def _dequantizer_is_right(dequantizer: GemvDequantizer, dtype: torch.dtype) -> b
 
 
 def _integer_is_right(kernel: IntegerKernel) -> bool:
-    out = kernel.multiply(_inputs(torch.float32), _probe(), None, _scratch())
-    return torch.allclose(out.t(), _reference(), rtol=0.01, atol=0.0)
+    """Multiply all rows at once and one alone: a version may have other functions for few rows."""
+    matrix, inputs = _probe(), _inputs(torch.float32)
+    out = kernel.multiply(inputs, matrix, None, _scratch())
+    alone = kernel.multiply(inputs[:1], matrix, None, _scratch())
+    right = torch.allclose(out.t(), _reference(), rtol=0.01, atol=0.0)
+    return right and torch.equal(out[:1], alone)
 
 
 def _gemm_amx_is_right(kernel: GemmAmxKernel) -> bool:

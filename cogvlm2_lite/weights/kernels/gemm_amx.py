@@ -16,8 +16,8 @@ from cogvlm2_lite.weights.kernels.scales import Expand, float_scales
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _UNIT = 64
-_FEWEST_ROWS = 17
-"""For fewer rows gemv.c is as fast, and it does not round weights."""
+_FEWEST_ROWS = 33
+"""For fewer rows the products of integers are faster, and they do not round weights."""
 _MOST_THREADS = 64
 """Each thread has its own sums, and all of them together have 12 MiB."""
 

@@ -1,7 +1,7 @@
-"""GEMV: few rows times a 4-bit matrix, written in C (gemv.c).
+"""Products with 4-bit and int8 matrices: of integers (integer.c), or in float32 (gemv.c).
 
-It reads the stored layout of 4-bit matrices, so decoding needs no second copy of them. The same
-file has a dequantizer, which is bit-identical to the reference.
+They read the stored layout of the matrices, so decoding needs no second copy of them. gemv.c also
+has a dequantizer, which is bit-identical to the reference.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.calls import require
 from cogvlm2_lite.weights.kernels.interface import Fill, as_rows, as_single
-from cogvlm2_lite.weights.kernels.library import AMX, AVX2, AVX512, AVX_VNNI, Library
+from cogvlm2_lite.weights.kernels.library import AMX, AVX512, Library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _VOID, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _UNIT = 64
 _WIDEST = 65536
-_MAX_ROWS, _MAX_WIDE_ROWS = {AVX2: 16, AVX_VNNI: 16, AVX512: 24, AMX: 24}, 16
-"""Up to this many rows (bfloat16 by level; float32) the kernel is at least as fast as dequantizing
-and torch's multiplication. Measured on layers of the real shapes with one thread; for float32 torch
-was limited to AVX2, and the kernel was still 1.24 times as fast at 16 rows."""
+_MOST_ROWS = {AVX512: 48, AMX: 32}
+"""Up to this many rows of bfloat16 the products of integers are chosen, by level: with AVX512 they
+are faster than dequantizing and torch's multiplication, with AMX than our AMX GEMM. Measured on
+layers of the real shapes with one thread."""
+_MOST_FLOAT_ROWS = 16
+"""The same for float32. torch was limited to AVX2, and the kernel was still 1.24 times as fast."""
 
 
 class IntegerKernel:
@@ -57,7 +59,7 @@ class IntegerKernel:
             return False
         if self.level < AVX512:
             return True
-        return dtype == torch.bfloat16 and rows <= _MAX_ROWS[self.level]
+        return dtype == torch.bfloat16 and rows <= _MOST_ROWS[self.level]
 
     def multiply(
         self, x: Tensor, matrix: FourBitMatrix | Int8Matrix, bias: Tensor | None, scratch: Scratch
@@ -90,42 +92,36 @@ class IntegerKernel:
 
 
 class GemvKernel:
-    """Few rows times a 4-bit matrix.
+    """Few rows times a 4-bit matrix, computed in float32.
 
-    Bfloat16 inputs are converted to 14-bit integers with one exponent per 64 inputs, levels to
-    15-bit integers; everything else is float32. A row's result does not depend on the other rows or
-    on the number of threads. A row with an infinity or NaN becomes NaN. Relative Frobenius error
-    against the reference: below 0.004 in bfloat16 (the reference rounds weights to bfloat16, this
-    kernel does not), 1e-5 in float32.
+    A row's result does not depend on the other rows or on the number of threads. Relative Frobenius
+    error against the reference: below 1e-5.
     """
 
     name = "gemv"
 
     def __init__(self, library: Library) -> None:
-        self.level = library.level
         self._gemv = library.functions.gemv_four_bit
-        self._gemv.argtypes = [_VOID, _INT, _INT, _VOID, _LONG, _VOID, _INT]
+        self._gemv.argtypes = [_VOID, _VOID, _LONG, _VOID, _INT]
 
     def takes(
         self, rows: int, *, height: int, columns: int, group: int, dtype: torch.dtype
     ) -> bool:
-        """Return True for few rows and whole groups per row; see Kernel."""
-        if not _fits(columns, group):
-            return False
-        return rows <= (_MAX_ROWS[self.level] if dtype == torch.bfloat16 else _MAX_WIDE_ROWS)
+        """Return True for few rows that are not bfloat16, and whole groups per row; see Kernel."""
+        few = dtype != torch.bfloat16 and rows <= _MOST_FLOAT_ROWS
+        return few and _fits(columns, group)
 
     def multiply(
         self, x: Tensor, matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
     ) -> Tensor:
         """Return x @ matrix.T + bias; see Kernel."""
-        wide = x.dtype != torch.bfloat16
-        flat = (x.float() if wide else x).contiguous()
+        flat = x.float().contiguous()
         assert flat.is_cpu
         assert flat.shape[-1] == matrix.columns
-        out = torch.empty(*x.shape[:-1], matrix.rows, dtype=flat.dtype)
+        out = torch.empty(*x.shape[:-1], matrix.rows)
         failed = self._gemv(
-            matrix.address, self.level, wide, flat.data_ptr(), flat.numel() // matrix.columns,
-            out.data_ptr(), torch.get_num_threads(),
+            matrix.address, flat.data_ptr(), flat.numel() // matrix.columns, out.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         if failed:
             raise MemoryError

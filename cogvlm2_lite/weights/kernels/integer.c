@@ -192,6 +192,9 @@ static const Version *version_of(int level)
         return &integer_avx2;
     case LEVEL_AVX_VNNI:
         return &integer_avx_vnni;
+    case LEVEL_AVX512:
+    case LEVEL_AMX:
+        return &integer_512;
 #endif
     default:
         return &integer_plain;

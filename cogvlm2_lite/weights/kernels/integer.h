@@ -72,6 +72,7 @@ typedef struct {
 extern const Version integer_plain;
 #if ON_X86
 extern const Version integer_avx2, integer_avx_vnni; /* integer_256.c */
+extern const Version integer_512;
 #endif
 
 /* Write one result. */
