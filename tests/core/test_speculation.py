@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ import cogvlm2_lite
 from cogvlm2_lite.devices import choose_compute
 from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.cuda_graph import GraphCache
-from cogvlm2_lite.engine.drafts import Draft
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Token, run
 from cogvlm2_lite.events import (
@@ -40,6 +38,7 @@ from tests.core.test_scheduler import SHORT, answer_all, in_step, smallest
 from tests.helpers.adapters import random_adapter
 from tests.helpers.answers import picture
 from tests.helpers.arenas import FailingArena
+from tests.helpers.drafts import Oracle, use
 from tests.helpers.folders import random_folder
 from tests.helpers.goldens import make_chunk
 from tests.helpers.graphs import repeat
@@ -159,36 +158,6 @@ def test_a_step_with_drafts_replays_no_graph_and_leaves_graphs_valid(
 
 TOKENS = 24
 QUESTION = "Go?"
-
-
-class Oracle:
-    """Proposes what the answer is known to be, with wrong tokens in between."""
-
-    def __init__(self, ids: Sequence[int], wrong: str, seed: int = 0) -> None:
-        self._ids, self._wrong, self._chance = ids, wrong, random.Random(seed)
-        self._place = 0
-        self.proposed = 0
-
-    def push(self, token: int) -> None:
-        self._place += 1
-
-    def propose(self, most: int) -> Draft:
-        assert most >= 0
-        ids = [*self._ids[self._place :], *range(40, 90)][: min(most, 31)]
-        if self._wrong == "all":
-            ids = [(token + 1) % 490 for token in ids]
-        if self._wrong == "some":
-            ids = [token if self._chance.random() < 0.8 else (token + 1) % 490 for token in ids]
-        if self._wrong == "strange":  # end tokens, special tokens and tokens of no text
-            ids = [self._chance.choice([501, 502, 511, token, token]) for token in ids]
-        self.proposed += len(ids)
-        return Draft.known(ids)
-
-
-def use(model: Model, ids: Sequence[int], wrong: str, seed: int = 0) -> None:
-    """Let the drafts of a model's answers come from an oracle."""
-    answers = model.engine._answers
-    answers._drafter = lambda *_: Oracle(ids, wrong, seed)  # type: ignore[method-assign,assignment]
 
 
 def told(events: Iterable[Event]) -> tuple[list[Event], Finished]:

@@ -49,6 +49,7 @@ from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import GraphRecord, Order, RuleError, Stream
 from tests.helpers.adapters import TOWER, random_adapter
 from tests.helpers.answers import picture
+from tests.helpers.drafts import use
 from tests.helpers.folders import random_folder
 from tests.helpers.goldens import make_chunk
 
@@ -131,6 +132,31 @@ def test_no_order_of_the_work_changes_an_answer(
         # With little memory decoding streams, too, and then there is no graph.
         assert (model.runtime.graphs.replays == 0) == (share < 0.4)
         assert machine.peak[0] <= known.budget(share) + (64 << 10)
+
+
+@pytest.mark.parametrize(
+    ("order", "seed", "kv"), [(Order.LATE, 0, KVKind.FULL), (Order.RANDOM, 1, KVKind.INT8)]
+)
+def test_drafts_change_no_answer_where_weights_are_streamed(
+    known: Known, order: Order, seed: int, kv: KVKind
+) -> None:
+    sampling = Sampling(max_new_tokens=10, repetition_guard=False, logprobs=1)
+    with emulated_cuda():
+        model = opened(known.folder, kv=kv)
+        assert not model.runtime.takes_drafts  # its steps are graphs
+        *events, end = model.answer("What?", picture(1), sampling=sampling)
+        expected = [event for event in events if isinstance(event, TextDelta)]
+        assert isinstance(end, Finished)
+    with emulated_cuda(order=order, seed=seed) as machine:
+        model = opened(known.folder, known.budget(0.1), kv=kv)
+        assert model.runtime.takes_drafts
+        use(model, end.token_ids, "some")
+        *events, last = model.answer("What?", picture(1), sampling=sampling)
+        assert [event for event in events if isinstance(event, TextDelta)] == expected
+        assert isinstance(last, Finished)
+        assert last.token_ids == end.token_ids
+        assert last.accepted_tokens > 0
+        assert machine.peak[0] <= known.budget(0.1) + (64 << 10)
 
 
 # --- controls: faults that must be seen -----------------------------------------------------------
