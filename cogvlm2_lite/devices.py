@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cogvlm2_lite.backends.base import Backend
@@ -23,8 +21,6 @@ AUTO = "auto"
 _NVIDIA_ON_LINUX = Path("/proc/driver/nvidia/version")
 _ALLOCATOR_OPTIONS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """Names of the variable; torch reads the first that is set."""
-_META = "torch._meta_registrations"
-_STARTS_WITHOUT_META = ("2.13.",)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -90,27 +86,6 @@ def prepare_threads() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("OMP_NUM_THREADS", str(thread_count()))
         _prepare_allocator()
-
-
-def import_torch() -> None:
-    """Import torch, without its Python code for tensors that have no memory.
-
-    torch imports it at its start, which takes 0.3 s of 1.3 s, for torch.compile, torch.export and
-    the device "meta". No answer needs it. It is still loaded if something imports it later. Only
-    the versions that this was tested with are started in this way.
-    """
-    try:
-        known = version("torch").startswith(_STARTS_WITHOUT_META)
-    except PackageNotFoundError:
-        known = False
-    if not known or "torch" in sys.modules:
-        return
-    sys.modules[_META] = ModuleType(_META)
-    try:
-        import torch
-    finally:
-        del sys.modules[_META]
-    vars(torch).pop(_META.rpartition(".")[2], None)
 
 
 def _prepare_allocator() -> None:

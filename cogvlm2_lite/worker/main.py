@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from cogvlm2_lite import events
-from cogvlm2_lite.devices import import_torch, prepare_threads
+from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
     DeviceError,
@@ -328,7 +328,6 @@ def _of_pixels(data: bytes, known: DecodedImage, limits: ImageLimits) -> OpenedI
 
 
 def _open(options: LoadOptions) -> _Opened:
-    import_torch()
     from cogvlm2_lite.engine.model import load_with
 
     model = load_with(options)
