@@ -11,6 +11,8 @@ import pytest
 from benchmarks.speculation_texts import with_wrong_letters
 from cogvlm2_lite.cli.ask import main
 from cogvlm2_lite.demo.shipped import sample_pictures
+from cogvlm2_lite.engine.model import Model, load
+from cogvlm2_lite.events import Finished
 
 PICTURE = next(p.path for p in sample_pictures() if p.path.stem == "three-shapes")
 ANSWER = "A yellow cross, a pink square and a purple diamond."
@@ -55,3 +57,25 @@ def test_no_draft_changes_an_answer(
         )
         accepted[name] = events[-1]["accepted_tokens"]
     assert accepted["right"] > len(expected["token_ids"]) / 2 > accepted["wrong"]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Model:
+    return load("demo", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        "A yellow\ud800 cross",
+        "<|end_of_text|> A yellow cross<|end_of_text|>",
+        "A yellow cross, " * 20_000,
+        "\0\x01\x7f\u202e\ufeff\u0301",
+        "🟨✝️🏳️‍🌈 黄色的十字",
+        " ",
+    ],
+)
+def test_a_strange_draft_changes_nothing(demo: Model, draft: str) -> None:
+    *_, last = demo.answer("What is in the picture?", PICTURE, draft_text=draft)
+    assert isinstance(last, Finished)
+    assert last.text.strip() == ANSWER
