@@ -40,6 +40,7 @@ from tests.helpers.checkpoints import (
     open_folder,
     write_folder,
 )
+from tests.helpers.matrices import rounds_inputs
 
 CPU = torch.device("cpu")
 PLAIN = choose_kernels(CPU, torch.bfloat16, "torch")
@@ -286,6 +287,8 @@ def test_a_4_bit_model_computes_what_its_plain_weights_compute(
         cogvlm2_lite.load(folder, device="cpu", dtype=dtype).forward(prompt)
         for folder in (quantized, write_folder(tmp_path / "plain", plain))
     )
+    if dtype == "float32" and rounds_inputs():
+        tolerance = 0.05
     assert (one - two).abs().max() < tolerance
 
 

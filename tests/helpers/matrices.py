@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cogvlm2_lite.weights.kernels.choice import KernelChoice
+from cogvlm2_lite.weights.kernels.choice import KernelChoice, choose_kernels
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.nf4 import (
     FP4_LEVELS,
@@ -17,6 +17,12 @@ from cogvlm2_lite.weights.kernels.nf4 import (
 )
 from cogvlm2_lite.weights.kernels.scratch import Scratch
 from cogvlm2_lite.weights.storage.nf4 import FourBitWeight, place_four_bit
+
+
+def rounds_inputs() -> bool:
+    """Return whether products with 4-bit matrices round float32 inputs to integers here."""
+    kernels = choose_kernels(torch.device("cpu"), torch.float32)
+    return kernels.four_bit.first(1, 64, 64, 64, torch.float32).name == "integer"
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

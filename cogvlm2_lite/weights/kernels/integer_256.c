@@ -9,7 +9,7 @@
  * - For several inputs, a panel of 16 rows of the matrix and a few units is decoded into the L1
  *   cache in that order, and multiplied by all inputs, up to 6 at a time: their sums take 12 of the
  *   16 registers. The float32 sums of all inputs stay in the L2 cache from panel to panel.
- * - Up to 5 inputs are multiplied while the matrix is decoded, because the order of a panel takes
+ * - Up to 5 or 8 inputs are multiplied while the matrix is decoded, because the order of a panel takes
  *   longer than their products. There, a register holds columns of two rows, one in each half, and
  *   the lanes of a row's sums are added up after each unit.
  *
@@ -36,7 +36,8 @@
 #define PANEL_UNITS 8       /* units of a panel, which has 16 KiB then */
 #define PAIRS (UNIT / 2)    /* pairs of columns in a unit */
 #define MOST_TILE 6         /* inputs multiplied at a time */
-#define FEW 5               /* up to this many inputs are multiplied without panels */
+#define FEW_AVX2 5          /* up to this many inputs are multiplied without panels: more need too */
+#define FEW_AVX_VNNI 8      /* many registers */
 #define INPUTS_AT_ONCE 256  /* inputs for which a panel is decoded; their sums stay in the L2 cache */
 #define BAND 128            /* rows of the matrix for which a part of many inputs is read once */
 #define BAND_INPUTS 32      /* from this many inputs on */
@@ -303,7 +304,7 @@ typedef struct {
     int16_t *panel; /* [PANEL_UNITS, PAIRS, PANEL_ROWS, 2] */
 } Room;
 
-/* Return the band for these inputs, if there are enough rows to keep all threads busy. */
+/* Return the rows of a band if there are enough of them to keep all threads busy. */
 static int64_t widest_band(const Product *p)
 {
     return p->inputs < BAND_INPUTS ? PANEL_ROWS : BAND;
@@ -405,8 +406,8 @@ AVX2 INLINE void multiply_rows(const uint8_t *const *r, int64_t units, const Tab
                                __m256 *totals)
 {
     const int64_t half_bytes = four_bit ? UNIT / 4 : UNIT / 2;
-    __m256 total[FEW];
-#pragma GCC unroll 5
+    __m256 total[FEW_AVX_VNNI];
+#pragma GCC unroll 8
     for (int m = 0; m < count; m++)
         total[m] = _mm256_setzero_ps();
     for (int64_t unit = 0; unit < units; unit++, prefetch += 2 * LANES * half_bytes) {
@@ -415,8 +416,8 @@ AVX2 INLINE void multiply_rows(const uint8_t *const *r, int64_t units, const Tab
             if (four_bit ? i < 4 : 1)
                 _mm_prefetch((const char *)(prefetch + 64 * i), _MM_HINT_T0);
         /* 1. Products of integers. */
-        __m256i sums[FEW][4];
-#pragma GCC unroll 5
+        __m256i sums[FEW_AVX_VNNI][4];
+#pragma GCC unroll 8
         for (int m = 0; m < count; m++)
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
@@ -431,7 +432,7 @@ AVX2 INLINE void multiply_rows(const uint8_t *const *r, int64_t units, const Tab
             const int16_t *here = x + unit * UNIT + half * (UNIT / 2);
             __m256i levels[4];
             decode_two(r[i] + at, r[i + 4] + at, tables, four_bit, levels);
-#pragma GCC unroll 5
+#pragma GCC unroll 8
             for (int m = 0; m < count; m++)
 #pragma GCC unroll 4
                 for (int k = 0; k < 4; k++) {
@@ -441,13 +442,13 @@ AVX2 INLINE void multiply_rows(const uint8_t *const *r, int64_t units, const Tab
         }
         /* 2. Times the unit's factors. */
         const __m256 scale = _mm256_load_ps(scales + unit * PANEL_ROWS);
-#pragma GCC unroll 5
+#pragma GCC unroll 8
         for (int m = 0; m < count; m++) {
             const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(steps[m * units + unit]));
             total[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(add_lanes(sums[m])), factor, total[m]);
         }
     }
-#pragma GCC unroll 5
+#pragma GCC unroll 8
     for (int m = 0; m < count; m++)
         totals[m] = total[m];
 }
@@ -465,7 +466,7 @@ AVX2 INLINE void multiply_few(const Product *p, int64_t begin, int64_t end, cons
             rows[i] = p->w->codes + smaller(first + i, end - 1) * pitch;
         const int64_t place = first - begin;
         const float *scales = room->scales + place / PANEL_ROWS * units * PANEL_ROWS;
-        __m256 totals[FEW];
+        __m256 totals[FEW_AVX_VNNI];
         multiply_rows(rows, units, tables, x, steps, scales + place % PANEL_ROWS,
                       p->w->codes + (first + LANES) * pitch, count, four_bit, vnni, totals);
         for (int m = 0; m < count; m++) {
@@ -486,12 +487,12 @@ static int64_t bytes_256(const Product *p)
     return p->inputs * p->units * (UNIT * (int64_t)sizeof(int16_t) + (int64_t)sizeof(float));
 }
 
-static void arrange_256(const Product *p, int64_t input, const int16_t *integers,
-                        const float *steps)
+INLINE void arrange_256(const Product *p, int64_t input, const int16_t *integers,
+                        const float *steps, int64_t few)
 {
     int16_t *out = p->arranged;
     float *out_steps = (float *)(out + p->inputs * p->units * UNIT);
-    if (p->inputs <= FEW) {
+    if (p->inputs <= few) {
         arrange_few(integers, p->units * UNIT, out + input * p->units * UNIT);
         memcpy(out_steps + input * p->units, steps, (size_t)p->units * sizeof(float));
         return;
@@ -530,16 +531,28 @@ AVX2 INLINE void multiply_256(const Product *p, int64_t begin, int64_t end, void
         find_scales(p->w, smaller(begin + i, end - 1), &table,
                     here.scales + i / PANEL_ROWS * p->units * PANEL_ROWS + i % PANEL_ROWS);
     const Tables tables = tables_of(p->w);
-    switch (p->inputs) {
+    switch (vnni || p->inputs <= FEW_AVX2 ? p->inputs : 0) {
 #define CASE(n)                                                                                   \
     case n:                                                                                       \
         multiply_few(p, begin, end, &here, &tables, n, four_bit, vnni);                           \
         break;
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5)
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
     default:
         multiply_several(p, begin, end, &here, &tables, four_bit, vnni);
     }
+}
+
+static void arrange_avx2(const Product *p, int64_t input, const int16_t *integers,
+                         const float *steps)
+{
+    arrange_256(p, input, integers, steps, FEW_AVX2);
+}
+
+static void arrange_avx_vnni(const Product *p, int64_t input, const int16_t *integers,
+                             const float *steps)
+{
+    arrange_256(p, input, integers, steps, FEW_AVX_VNNI);
 }
 
 /* Two calls each, so that the compiler specializes the functions. */
@@ -560,13 +573,13 @@ AVX2 static void multiply_avx_vnni(const Product *p, int64_t begin, int64_t end,
 }
 
 const Version integer_avx2 = {.bytes = bytes_256,
-                              .arrange = arrange_256,
+                              .arrange = arrange_avx2,
                               .room = room_256,
                               .band = band_256,
                               .multiply = multiply_avx2};
 
 const Version integer_avx_vnni = {.bytes = bytes_256,
-                                  .arrange = arrange_256,
+                                  .arrange = arrange_avx_vnni,
                                   .room = room_256,
                                   .band = band_256,
                                   .multiply = multiply_avx_vnni};
