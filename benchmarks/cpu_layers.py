@@ -56,7 +56,7 @@ from cogvlm2_lite.weights.slots import Linear  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
-CONTEXT = 2350
+CONTEXT, LONG_CONTEXT = 2350, 8000
 PICTURE = 2306
 
 
@@ -201,7 +201,10 @@ def measure(pairs: Pairs) -> dict[str, Any]:
     head.stored = None
     dense = torch.randn(layers.config.vocab_size, layers.config.hidden_size).to(BF16)
     note("decode: lm_head in bf16, of reading", _dense_head(pairs, dense))
-    note("decode: attention of one layer, of reading", _decode_attention(pairs))
+    for keys in (CONTEXT, LONG_CONTEXT):
+        name = f"decode: attention of one layer, {keys} tokens"
+        note(f"{name}, of reading", _decode_attention(pairs, keys))
+        note(f"{name}, 8 drafts, of one", _decode_attention(pairs, keys, drafts=8))
     for rows in (512, PICTURE):
         note(
             f"prefill: linears of a layer, {rows} rows, of bf16",
@@ -234,19 +237,24 @@ def _dense_head(pairs: Pairs, dense: Tensor) -> dict[str, float]:
     return pairs.compare(lambda: weight.multiply(x, None), reading(dense.nbytes))
 
 
-def _decode_attention(pairs: Pairs) -> dict[str, float]:
-    """Measure one token over the keys and values of a picture and a question, in 16 layers."""
-    q = torch.randn(1, 32, 1, 128).to(BF16)
-    caches = [torch.randn(2, 1, 8, CONTEXT, 128).to(BF16) for _ in range(16)]
+def _decode_attention(pairs: Pairs, keys: int, drafts: int = 1) -> dict[str, float]:
+    """Measure one token over the keys and values of some layers, and how long reading takes.
 
-    single = choose_token_attention(CPU, BF16, 128).attend
+    drafts  more than 1: measure so many tokens of one sequence, and one token instead of reading
+    """
+    layers = 16 * CONTEXT // keys
+    q = torch.randn(drafts, 8, 4, 128).to(BF16)
+    caches = [torch.randn(2, 8, keys, 128).to(BF16) for _ in range(layers)]
+    kernel = choose_token_attention(CPU, BF16, 128).kernel
+    assert kernel is not None, "this processor has no AVX512-BF16"
 
-    def ours() -> None:
-        for cache in caches:
-            grouped_attention(q, cache[0], cache[1], None, causal=False, single=single)
+    def attend(tokens: int) -> None:
+        for k, v in caches:
+            kernel.attend_tokens(q[:tokens], [k], [v])
 
-    figures = pairs.compare(ours, reading(16 * caches[0].nbytes))
-    return figures | {key: figures[key] / 16 for key in ("ours_ms", "limit_ms")}
+    limit = reading(layers * caches[0].nbytes) if drafts == 1 else lambda: attend(1)
+    figures = pairs.compare(lambda: attend(drafts), limit)
+    return figures | {key: figures[key] / layers for key in ("ours_ms", "limit_ms")}
 
 
 def _prefill_attention(pairs: Pairs) -> dict[str, float]:

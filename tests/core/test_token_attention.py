@@ -12,7 +12,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.model.kv_cache import KVCache, KVKind
 from cogvlm2_lite.model.token_attention import choose_token_attention, reference
 from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
-from cogvlm2_lite.weights.kernels.library import AVX2, AVX512, Library, open_library
+from cogvlm2_lite.weights.kernels.library import AMX, AVX2, AVX512, Library, open_library
 from tests.helpers.goldens import CHECKPOINT
 
 CPU = torch.device("cpu")
@@ -111,24 +111,33 @@ def test_a_kernel_that_attends_wrongly_is_not_used(
 # --- several tokens of one sequence ---------------------------------------------------------------
 
 
-def wide_kernel() -> TokenAttentionKernel:
+FLOAT = torch.float32
+VERSIONS = [
+    (AMX, BF16, 128),
+    (AVX512, BF16, 128),
+    (AVX2, FLOAT, 128),
+    (AVX2, FLOAT, 48),
+    (AVX2, FLOAT, 256),
+]
+
+
+def kernel_of(level: int) -> TokenAttentionKernel:
     try:
-        return TokenAttentionKernel(replace(open_library(), level=AVX2))
+        library = open_library()
     except OSError as error:
         pytest.skip(str(error))
+    if library.level < level:
+        pytest.skip(f"the CPU has no level {level}")
+    return TokenAttentionKernel(replace(library, level=level))
 
 
-def versions() -> list[tuple[torch.dtype, int]]:
-    return [(BF16, 128), (torch.float32, 128), (torch.float32, 48), (torch.float32, 256)]
-
-
-@pytest.mark.parametrize(("dtype", "head_dim"), versions(), ids=str)
+@pytest.mark.parametrize(("level", "dtype", "head_dim"), VERSIONS, ids=str)
 @pytest.mark.parametrize("kind", [KVKind.FULL, KVKind.INT8], ids=str)
 @pytest.mark.parametrize("first", [1, 255, 256, 480, 511])
 def test_tokens_of_a_sequence_have_the_bits_that_they_have_alone(
-    dtype: torch.dtype, head_dim: int, kind: KVKind, first: int, request: pytest.FixtureRequest
+    level: int, dtype: torch.dtype, head_dim: int, kind: KVKind, first: int
 ) -> None:
-    kernel = request.getfixturevalue("kernel") if dtype == BF16 else wide_kernel()
+    kernel = kernel_of(level)
     heads, group, most = 3, 5 if head_dim == 48 else 4, 33
     keys = first + most - 1
     config = replace(

@@ -12,7 +12,7 @@
  * keys while its values are summed. Both prefetches are sequential.
  *
  * There are two versions: AVX512 for bfloat16 and heads of 128, and AVX2 for float32 and heads of
- * other sizes. All intermediate results are float32. 8-bit keys and values are dequantized a block at
+ * other sizes; attention_tokens_amx.c has one for AMX. All intermediate results are float32. 8-bit keys and values are dequantized a block at
  * a time, into the numbers that the cache returns elsewhere (kv_cache.py).
  *
  * Called through ctypes (kernels/attention.py), which checks sizes and the level of instructions.

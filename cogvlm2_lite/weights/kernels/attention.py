@@ -1,4 +1,7 @@
-"""Attention of the tokens of a decode step over the cache, written in C (attention.c)."""
+"""Attention of the tokens of a decode step over the cache, written in C.
+
+attention.c, and attention_tokens_amx.c for bfloat16 on processors with AMX.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.calls import require
-from cogvlm2_lite.weights.kernels.library import AVX512, Library
+from cogvlm2_lite.weights.kernels.library import AMX, AVX512, Library
 
 _VOID, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong, ctypes.c_float
 _HEAD_DIM = 128
@@ -30,6 +33,10 @@ class TokenAttentionKernel:
         self._attend = library.functions.attention_tokens
         self._attend.argtypes = [
             *[_LONG] * 6, *[_VOID] * 5, _LONG, _FLOAT, _VOID, _INT, _INT,
+        ]  # fmt: skip
+        self._by_tiles = library.functions.attention_tokens_amx
+        self._by_tiles.argtypes = [
+            *[_LONG] * 5, *[_VOID] * 5, _LONG, _FLOAT, _VOID, _INT,
         ]  # fmt: skip
 
     def takes(self, *, head_dim: int, dtype: torch.dtype) -> bool:
@@ -63,24 +70,28 @@ class TokenAttentionKernel:
         flat = q.contiguous()
         require(flat, q.dtype, tokens * heads * group * width)
         coded = len(k) == 2
-        for rows in (k[0], v[0]):
-            assert rows.is_cpu
-            assert rows.dtype == (torch.int8 if coded else q.dtype)
-            assert rows.shape == (heads, keys, width)
-            assert rows.stride() == (stride, width, 1)
+        for numbers in (k[0], v[0]):
+            assert numbers.is_cpu
+            assert numbers.dtype == (torch.int8 if coded else q.dtype)
+            assert numbers.shape == (heads, keys, width)
+            assert numbers.stride() == (stride, width, 1)
         for scales in (*k[1:], *v[1:]):
             assert scales.is_cpu
             assert scales.dtype == torch.float32
             assert scales.shape == (heads, keys, 1)
             assert scales.stride()[:2] == (k[1].stride(0), 1)
         out = torch.empty(tokens, heads, group, width)
-        failed = self._attend(
-            tokens, heads, group, width, keys - tokens + 1, stride,
+        rows = (
             flat.data_ptr(), k[0].data_ptr(), v[0].data_ptr(),
             k[1].data_ptr() if coded else None, v[1].data_ptr() if coded else None,
-            k[1].stride(0) if coded else 0,
-            width**-0.5, out.data_ptr(), q.dtype == torch.float32, torch.get_num_threads(),
+            k[1].stride(0) if coded else 0, width**-0.5, out.data_ptr(),
         )  # fmt: skip
+        sizes, first, threads = (tokens, heads, group), keys - tokens + 1, torch.get_num_threads()
+        if q.dtype == torch.bfloat16 and self._level == AMX:
+            failed = self._by_tiles(*sizes, first, stride, *rows, threads)
+        else:
+            wide = q.dtype == torch.float32
+            failed = self._attend(*sizes, width, first, stride, *rows, wide, threads)
         if failed:
             raise MemoryError
         return out.to(q.dtype)

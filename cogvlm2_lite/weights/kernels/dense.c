@@ -16,26 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "matrix.h"
-
-#if ON_X86 && defined(__linux__) && defined(__has_include)
-#if __has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>)
-#define HAS_AMX 1
-#endif
-#endif
-#ifndef HAS_AMX
-#define HAS_AMX 0
-#endif
+#include "amx.h"
 
 #define TALL 4       /* matrix rows multiplied at a time without AMX */
 #define WIDE_TALL 3  /* the same for float32 */
 #define LINE 64      /* bytes that are prefetched at a time */
 #define MOST 32      /* inputs multiplied in one pass over the matrix */
-#define PIECE_BYTES 4096 /* of a row, which are multiplied by all inputs (AVX2, AVX512) */
-#define SIDE 16      /* rows of a tile */
-#define STEP 32      /* bfloat16 numbers in a row of a tile */
-#define PAIR 32      /* matrix rows multiplied at a time with AMX */
-#define PIECE 512    /* columns of them that are prefetched at a time: 256 KiB, a part of L2 */
+#define PIECE_BYTES 4096 /* of a row that are multiplied by all inputs at a time without AMX */
+#define PIECE 512    /* columns that are prefetched at a time with AMX: 32 KiB of 32 rows */
 
 #if ON_X86
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")))
@@ -222,22 +210,6 @@ static void multiply_rows(int wide, const char *w, const char *x, int64_t rows, 
 /* ---- AMX: bfloat16 ------------------------------------------------------------------------- */
 
 #if HAS_AMX
-#define AMX                                                                                      \
-    __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-
-typedef struct {
-    uint8_t palette, start, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} Shape;
-
-/* Static, because gcc assumes that the instruction reads only eight bytes of it. */
-static const Shape SHAPE = {
-    .palette = 1,
-    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-    .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE},
-};
-
 /* Rearrange the inputs into tiles of pairs: for each 32 columns one tile for each 16 inputs, in which
  * pair p of input m is at [p][m]. Missing inputs are zeros, and stay so. */
 static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, int64_t tiles,
@@ -318,9 +290,6 @@ AMX static void pair_of_tiles(const uint16_t *w, const uint32_t *arranged, int64
     _tile_stored(2, sums + 512, 64);
     _tile_stored(3, sums + 768, 64);
 }
-
-AMX static void begin_tiles(void) { _tile_loadconfig(&SHAPE); }
-AMX static void end_tiles(void) { _tile_release(); }
 
 /* Multiply up to MOST inputs by all rows; at least PAIR rows. */
 static void by_tiles(const uint16_t *w, const uint32_t *arranged, int64_t rows, int64_t columns,
