@@ -218,6 +218,9 @@ def render() -> str:
     speculation = _read("speculation")
     if speculation:
         sections.append("\n".join(_speculation(speculation)))
+    started = _read("start_time")
+    if started:
+        sections.append("\n".join(_started(started)))
     evaluated = _read("evaluate")
     if evaluated:
         sections.append("\n".join(_evaluated(evaluated)))
@@ -673,6 +676,43 @@ def _speculation_goals(texts: Report) -> Iterator[str]:
         gains = [found[title]["times_as_fast"] for title in titles]
         met = "met" if min(gains) >= least else "not met" if max(gains) < least else "partly met"
         yield f"{least} for {name} ({met}: {', '.join(f'{gain:.2f}' for gain in gains)})"
+
+
+def _started(report: Report) -> Iterator[str]:
+    now, before = report["parts"]["now"], report["parts"].get("before")
+    threads = report["threads"]
+    yield "## The start"
+    yield ""
+    yield (
+        f"{_machine(report)}. From `cogvlm2-lite ask` to the first word of a text question, a "
+        "folder of 11.7 GB with the names, shapes and bytes of the 19B model in 4 bits "
+        "(`benchmarks/quantized_19b.py`), files in the system's cache, CPU time of all threads, "
+        f"medians of {report['repeats']} starts (load average at the start: "
+        f"{report['load_average']:.1f}; `benchmarks/start_time.py`)."
+    )
+    yield ""
+    yield "| part | CPU time, s |" + (" before this work, s |" if before else "")
+    yield "| --- | ---: |" + (" ---: |" if before else "")
+    for part, times in now.items():
+        row = f"| {part} | {times['cpu_seconds']:.2f} |"
+        yield row + (f" {before[part]['cpu_seconds']:.2f} |" if before else "")
+    yield ""
+    yield (
+        f"Other programs used the {report['machine']['cores']} cores, so the time that passed, "
+        f"{now['together']['least_seconds']:.1f} s at best, says little. Only the last part uses "
+        f"{threads} threads. If it takes 1/{threads} of its CPU time, and the other parts take "
+        f"theirs, the first word comes after {_expected_s(now, threads):.1f} s on an idle machine"
+        + (f", where it was {_expected_s(before, threads):.1f} s" if before else "")
+        + ". This is computed, not measured. Importing torch takes the most and can't be done "
+        "next to other imports, because Python runs one thread at a time. While the tokenizer is "
+        "read, another thread makes the weights present in memory."
+    )
+
+
+def _expected_s(parts: Report, threads: int) -> float:
+    """Return the time of a start in which only the prompt uses all threads."""
+    prompt_s = float(parts["prompt and first word"]["cpu_seconds"])
+    return float(parts["together"]["cpu_seconds"]) - prompt_s * (1 - 1 / threads)
 
 
 def _evaluated(report: Report) -> Iterator[str]:
