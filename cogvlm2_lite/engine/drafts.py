@@ -210,6 +210,9 @@ class Drafter:
     allowed    returns how many tokens at the beginning of a draft may come; None: all of them
     """
 
+    _LEAST = 0.02
+    """Tokens of a smaller chance gain nothing: see draft_length.py."""
+
     MOST_CHARACTERS = 40_000
     """Of `resembled`: about as many as an answer can have. The rest is ignored."""
 
@@ -268,8 +271,10 @@ class Drafter:
         for number in range(len(tokens)):
             required = number < len(forced)
             chance *= self._chances.of(*(("forced", 0) if required else (name, match + number)))
+            if chance < self._LEAST:
+                break
             chances.append(chance)
-        return Draft(tokens=tuple(tokens), chances=tuple(chances))
+        return Draft(tokens=tuple(tokens[: len(chances)]), chances=tuple(chances))
 
     def _sources(self) -> list[_Source]:
         found = []
