@@ -173,10 +173,14 @@ _CHOICES = """\
   bitsandbytes' function, the linear layers of a decoder layer took 0.84 of the time for 64 rows,
   0.91 for 128 and 0.97 for 512. The results are the same bits. (Medians of 7 pairs, by hand.)
 - With AMX, more than 32 rows of bfloat16 go through a C kernel, too (GEMM,
-  `weights/kernels/gemm_amx.c`): it dequantizes 256 x 256 weights in the cache and multiplies them
-  there, where torch's way wrote each matrix to memory and read it back. The sums of a row do not
-  depend on other rows. With operands in the L1 cache a core reached 2.7 TFLOP/s, from the L2 cache
-  1.2 to 1.7; with zeros it is a fifth faster, because they need less power (by hand).
+  `weights/kernels/gemm_amx.c`): 256 inputs stay in the L2 cache, and 32 rows of weights are
+  dequantized at a time, where torch's way wrote each matrix to memory and read it back. The
+  instructions that dequantize stand between the tile products of the rows before and take no time
+  of their own; when they ran first they took a third of the time. Results are written for 256 rows
+  together, because lines in many pages took a fifth. The sums of a row do not depend on other rows.
+  Tiles in registers or in the L1 cache reached 2.3 to 2.9 TFLOP/s a core, one operand in the L2
+  cache 2.1, both there 1.7, one in the L3 cache 0.7; loading and storing the sums every 256 columns
+  left 1.5 (by hand).
 - With AMX the attention of a picture in the vision tower and of a prompt is one C function
   (`weights/kernels/attention_amx.c`): scores, softmax and the product with the values for 32
   queries and 128 keys at a time, all transposed, so that no vector is summed across its lanes. The

@@ -42,7 +42,9 @@ def multiply(
 
 
 @pytest.mark.parametrize("inputs", [1, 17, 33, 100, 1100])
-@pytest.mark.parametrize("shape", [(16, 64), (7, 192), (100, 320), (600, 1088)])
+@pytest.mark.parametrize(
+    "shape", [(16, 64), (7, 192), (100, 320), (600, 1088), (300, 2176), (33, 4160)]
+)
 def test_results_are_those_of_the_rounded_matrix(
     amx: GemmAmxKernel, shape: tuple[int, int], inputs: int
 ) -> None:

@@ -53,6 +53,9 @@ AMX static void end_tiles(void)
     _tile_release();
 }
 
+/* gcc does not know which memory a tile is loaded from. */
+#define IN_ORDER __asm__ volatile("" ::: "memory")
+
 /* Transpose 16 rows of 16 numbers of 32 bits, in registers. */
 AMX INLINE void transpose(__m512i *r)
 {

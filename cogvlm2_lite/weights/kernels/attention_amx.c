@@ -69,9 +69,6 @@ int64_t attention_amx_room(int64_t keys, int64_t width, int threads)
 }
 
 #if HAS_AMX
-/* gcc does not know which memory a tile is loaded from. */
-#define IN_ORDER __asm__ volatile("" ::: "memory")
-
 #ifdef _OPENMP
 #include <omp.h>
 #endif

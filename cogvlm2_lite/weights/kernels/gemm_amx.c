@@ -1,15 +1,15 @@
 /* AMX GEMM: many rows of inputs times a 4-bit matrix, for encoding a picture and for prefill.
  *
- * AMX multiplies a tile of 16 x 32 bfloat16 numbers by one of 32 x 16 and adds the products to 16 x
- * 16 float32 sums. In the second factor two neighbours along the summed dimension must be adjacent
- * in memory. The matrix is the first factor, because its stored order fits: two codes of a byte are
- * neighbours of one row. The inputs are the second factor and are rearranged once. The result is
- * transposed, so it is transposed back when it is written.
+ * The matrix is the first factor of a tile product (amx.h), because its stored order fits: two codes
+ * of a byte are neighbours of one row. The inputs are the second factor and are rearranged once. The
+ * result is transposed, so it is transposed back when it is written.
  *
- * The weights of 256 matrix rows and 256 columns are dequantized at a time. They stay in the L2
- * cache while they are multiplied by up to 1024 inputs, and so do the sums. For each group the 16
- * levels are multiplied by the scale and rounded to bfloat16, as bitsandbytes does; weights are
- * then looked up among these 16 values.
+ * 256 inputs stay in the L2 cache. Meanwhile the matrix goes through in panels of 32 rows: while a
+ * panel is multiplied, the next one is dequantized between the tile instructions, because tiles and
+ * vectors are computed by different parts of the processor. Up to 2048 columns are summed in the
+ * tiles at once; longer rows are cut, and the sums of 256 rows are kept meanwhile. For each group
+ * the 16 levels are multiplied by the scale and rounded to bfloat16, as bitsandbytes does; weights
+ * are then looked up among these 16 values.
  *
  * A sum depends only on its own row and input. Its order of summation does not depend on the number
  * of threads or of inputs.
@@ -20,35 +20,51 @@
 #define _GNU_SOURCE /* syscall */
 #include "amx.h"
 
-#define BAND 256                  /* matrix rows dequantized at a time */
-#define DEEP 256                  /* matrix columns dequantized at a time */
-#define MOST_INPUTS 1024          /* most inputs multiplied by the dequantized weights */
-#define MOST_BYTES (16 << 20)     /* most bytes of inputs rearranged at a time */
-#define MOST_THREAD_BYTES (12 << 20) /* of all threads together; the memory plan assumes both */
+#define MOST_INPUTS 256       /* inputs that stay in the L2 cache */
+#define PANELS (MOST_INPUTS / PAIR)
+#define ROWS_PER_STEP (PAIR / PANELS) /* rows dequantized while 32 inputs are multiplied */
+#define MOST_BYTES (16 << 20) /* most bytes of inputs rearranged at a time */
+#define FEW_THREADS 12        /* up to so many threads have much memory each */
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-static int64_t bytes_of_a_thread(int64_t at_once)
+/* Return the number of columns that are summed at once: equal shares, whole units. */
+static int64_t columns_at_once(int64_t columns, int threads)
 {
-    return BAND * DEEP * 2 + BAND * at_once * 4;
+    const int64_t whole = threads <= FEW_THREADS ? 2048 : 512;
+    if (columns <= whole)
+        return columns;
+    const int64_t most = threads <= FEW_THREADS ? 1024 : 512;
+    const int64_t shares = (columns + most - 1) / most;
+    return rounded((columns + shares - 1) / shares, UNIT);
 }
 
+/* Return the most panels whose sums a thread keeps. */
+static int64_t panels_at_once(int threads) { return threads <= FEW_THREADS ? 8 : 3; }
+
 /* Return the number of inputs to process at a time: equal shares, whole pairs of tiles. */
-static int64_t inputs_at_once(int64_t inputs, int64_t columns, int threads)
+static int64_t inputs_at_once(int64_t inputs, int64_t columns)
 {
-    const int64_t of_sums = MOST_THREAD_BYTES / threads - bytes_of_a_thread(0);
-    int64_t most = smaller(MOST_BYTES / (columns * 2), of_sums / (BAND * 4)) / PAIR * PAIR;
-    most = most < PAIR ? PAIR : smaller(most, MOST_INPUTS);
+    const int64_t fit = MOST_BYTES / (columns * 2) / PAIR * PAIR;
+    const int64_t most = fit < PAIR ? PAIR : smaller(fit, MOST_INPUTS);
     const int64_t shares = (inputs + most - 1) / most;
     return rounded((inputs + shares - 1) / shares, PAIR);
+}
+
+/* Two panels of dequantized weights, and sums. At most 12 MiB for all threads: the memory plan
+ * (memory/work.py) assumes this and MOST_BYTES. */
+static int64_t bytes_of_a_thread(int64_t columns, int threads)
+{
+    return 2 * PAIR * columns_at_once(columns, threads) * 2 +
+           panels_at_once(threads) * MOST_INPUTS * PAIR * 4;
 }
 
 /* Return the bytes of the buffer `room` that gemm_amx_four_bit needs. */
 int64_t gemm_amx_room(int64_t columns, int64_t inputs, int threads)
 {
-    const int64_t at_once = inputs_at_once(inputs, columns, threads);
-    return at_once * columns * 2 + threads * bytes_of_a_thread(at_once) + 64;
+    return inputs_at_once(inputs, columns) * columns * 2 +
+           threads * bytes_of_a_thread(columns, threads) + 64;
 }
 
 #if HAS_AMX
@@ -78,43 +94,56 @@ AMX static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, ui
         }
 }
 
-/* Dequantize `deep` columns of a band of rows into tiles: for each 32 rows and each 32 columns two
- * tiles of 16 rows. Missing rows become zeros. */
-AMX static void dequantize(const Matrix *w, int64_t row, int64_t band, int64_t column,
-                             int64_t deep, uint16_t *out)
+/* 32 rows of a matrix and some of its columns, and where their weights are put: for each 32 columns
+ * two tiles of 16 rows. */
+typedef struct {
+    int64_t row, column, deep;
+    uint16_t *weights;
+} Panel;
+
+/* Dequantize 64 columns, from `k` on, of a panel's row n. A missing row becomes zeros. */
+AMX INLINE void dequantize(const Matrix *w, const Panel *p, int64_t n, int64_t k)
 {
-    const __m512 levels = _mm512_loadu_ps(w->levels);
-    for (int64_t n = 0; n < band; n++) {
-        uint16_t *to = out + n / PAIR * PAIR * deep + n % PAIR * STEP;
-        if (row + n >= w->rows) {
-            for (int64_t k = 0; k < deep; k += STEP)
-                _mm512_store_si512(to + k * PAIR, _mm512_setzero_si512());
-            continue;
-        }
-        const uint8_t *codes = w->codes + ((row + n) * w->columns + column) / 2;
-        const float *scales = w->scales + (row + n) * (w->columns / w->group);
-        for (int64_t k = 0; k < deep; k += UNIT) {
-            _mm_prefetch((const char *)(codes + (DEEP + k) / 2), _MM_HINT_T1);
-            const __m512 scale = _mm512_set1_ps(scales[(column + k) / w->group]);
-            const __m256i half = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(levels, scale));
-            /* The table is stored twice, so that the fifth bit of an index has no effect. */
-            const __m512i table = _mm512_broadcast_i64x4(half);
+    uint16_t *to = p->weights + n * STEP + k * PAIR;
+    if (p->row + n >= w->rows) {
+        _mm512_store_si512(to, _mm512_setzero_si512());
+        _mm512_store_si512(to + STEP * PAIR, _mm512_setzero_si512());
+        return;
+    }
+    const int64_t first = (p->row + n) * w->columns + p->column + k;
+    const uint8_t *codes = w->codes + first / 2;
+    _mm_prefetch((const char *)(codes + 256), _MM_HINT_T0);
+    const __m512 scale = _mm512_set1_ps(w->scales[first / w->group]);
+    const __m256i half =
+        (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(w->levels), scale));
+    /* The table is stored twice, so that the fifth bit of an index has no effect. */
+    const __m512i table = _mm512_broadcast_i64x4(half);
 #pragma GCC unroll 2
-            for (int64_t i = k; i < k + UNIT; i += STEP) {
-                const __m128i pairs = _mm_loadu_si128((const __m128i *)(codes + i / 2));
-                const __m512i wide = _mm512_cvtepu8_epi32(pairs);
-                const __m512i index =
-                    _mm512_or_si512(_mm512_srli_epi32(wide, 4), _mm512_slli_epi32(wide, 16));
-                _mm512_store_si512(to + i * PAIR, _mm512_permutexvar_epi16(index, table));
-            }
-        }
+    for (int i = 0; i < 2; i++) {
+        const __m512i wide =
+            _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(codes + i * STEP / 2)));
+        const __m512i index =
+            _mm512_or_si512(_mm512_srli_epi32(wide, 4), _mm512_slli_epi32(wide, 16));
+        _mm512_store_si512(to + i * STEP * PAIR, _mm512_permutexvar_epi16(index, table));
     }
 }
 
-/* Multiply 32 rows by 32 inputs over some columns. sums: four tiles; overwritten if first, else
- * added to. */
-AMX INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t deep, int first,
-                           float *sums)
+AMX INLINE void multiply_step(const uint16_t *rows, const uint16_t *inputs)
+{
+    _tile_loadd(4, rows, 64);
+    _tile_loadd(6, inputs, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(5, rows + TILE, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_loadd(7, inputs + TILE, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* Multiply 32 rows by 32 inputs over some columns, and dequantize four rows of the next panel from
+ * row n on, if there is one. sums: four tiles; overwritten if first, else added to. */
+AMX INLINE void multiply(const Matrix *w, const Panel *p, const uint16_t *inputs, int first,
+                         float *sums, const Panel *next, int64_t n)
 {
     if (first) {
         _tile_zero(0);
@@ -127,17 +156,18 @@ AMX INLINE void multiply(const uint16_t *rows, const uint16_t *inputs, int64_t d
         _tile_loadd(2, sums + 512, 64);
         _tile_loadd(3, sums + 768, 64);
     }
-    for (int64_t k = 0; k < deep; k += STEP) {
-        _tile_loadd(4, rows, 64);
-        _tile_loadd(6, inputs, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, rows + TILE, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(7, inputs + TILE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(3, 5, 7);
-        rows += 2 * TILE;
-        inputs += 2 * TILE;
+    const uint16_t *rows = p->weights;
+    for (int64_t k = 0; k < p->deep; k += UNIT) {
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            multiply_step(rows, inputs);
+            if (next && k < next->deep) {
+                dequantize(w, next, n + 2 * i, k);
+                dequantize(w, next, n + 2 * i + 1, k);
+            }
+            rows += 2 * TILE;
+            inputs += 2 * TILE;
+        }
     }
     _tile_stored(0, sums, 64);
     _tile_stored(1, sums + 256, 64);
@@ -179,37 +209,56 @@ AMX static __m512 bias_of(const uint16_t *bias, int64_t rows)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-/* Multiply a band of rows by all rearranged inputs, and write the results. */
-AMX static void multiply_band(const Matrix *w, int64_t row, int64_t band,
+/* Multiply up to panels_at_once panels by all rearranged inputs, and write the results. */
+AMX static void multiply_panels(const Matrix *w, int64_t row, int64_t count,
                                 const uint16_t *arranged, int64_t inputs, const uint16_t *bias,
-                                uint16_t *out, char *room)
+                                uint16_t *out, char *room, int threads)
 {
-    uint16_t *weights = (uint16_t *)room;
-    float *sums = (float *)(room + BAND * DEEP * 2);
-    const int64_t pairs = (inputs + PAIR - 1) / PAIR, padded = rounded(band, PAIR);
-    /* 1. Dequantize 256 columns, then multiply them by all inputs. */
-    for (int64_t k = 0; k < w->columns; k += DEEP) {
-        const int64_t deep = smaller(DEEP, w->columns - k);
-        dequantize(w, row, padded, k, deep, weights);
-        for (int64_t m = 0; m < pairs; m++)
-            for (int64_t n = 0; n < padded / PAIR; n++)
-                multiply(weights + n * PAIR * deep, arranged + (m * w->columns + k) * PAIR, deep,
-                         k == 0, sums + (m * (padded / PAIR) + n) * 4 * SIDE * SIDE);
-    }
-    /* 2. The sums of all columns are complete: write them. */
-    for (int64_t n = 0; n < band; n += PAIR) {
-        const uint16_t *here = bias ? bias + row + n : NULL;
-        const __m512 add[2] = {bias_of(here, band - n),
-                               bias_of(here ? here + SIDE : NULL, band - n - SIDE)};
-        for (int64_t m = 0; m < pairs; m++) {
-            const float *four = sums + (m * padded + n) * PAIR;
-            for (int64_t half = 0; half < 2; half++) {
-                const int64_t input = m * PAIR + half * SIDE;
-                write_sums(four + half * SIDE * SIDE, four + (2 + half) * SIDE * SIDE, band - n,
-                           inputs - input, add, out + input * w->rows + row + n, w->rows);
-            }
+    const int64_t most = columns_at_once(w->columns, threads);
+    const int64_t pairs = (inputs + PAIR - 1) / PAIR, cuts = (w->columns + most - 1) / most;
+    float *sums = (float *)(room + 2 * PAIR * most * 2);
+    Panel panels[2];
+    for (int64_t i = 0; i <= count * cuts; i++) {
+        /* 1. The next panel; its rows that have no place between the products. */
+        Panel *next = i < count * cuts ? &panels[i % 2] : NULL;
+        if (next) {
+            next->row = row + i % count * PAIR;
+            next->column = i / count * most;
+            next->deep = smaller(most, w->columns - next->column);
+            next->weights = (uint16_t *)room + i % 2 * PAIR * most;
+            const Panel *before = i ? &panels[(i + 1) % 2] : NULL;
+            for (int64_t n = 0; n < PAIR; n++)
+                for (int64_t k = !before || n >= pairs * ROWS_PER_STEP ? 0 : before->deep;
+                     k < next->deep; k += UNIT)
+                    dequantize(w, next, n, k);
+            IN_ORDER;
         }
+        if (!i)
+            continue;
+        /* 2. The products of the panel before. */
+        const Panel *p = &panels[(i - 1) % 2];
+        const int64_t number = (i - 1) % count, cut = (i - 1) / count;
+        for (int64_t m = 0; m < pairs; m++) {
+            float *four = sums + (number * pairs + m) * PAIR * PAIR;
+            const uint16_t *from = arranged + (m * w->columns + p->column) * PAIR;
+            if (next)
+                multiply(w, p, from, !cut, four, next, m * ROWS_PER_STEP);
+            else
+                multiply(w, p, from, !cut, four, NULL, 0);
+        }
+        IN_ORDER;
     }
+    /* 3. Write the sums, an input's of all panels together: its results are neighbours. */
+    for (int64_t m = 0; m < 2 * pairs; m++)
+        for (int64_t n = 0; n < count; n++) {
+            const int64_t first = row + n * PAIR, height = w->rows - first, input = m * SIDE;
+            const uint16_t *here = bias ? bias + first : NULL;
+            const __m512 add[2] = {bias_of(here, height),
+                                   bias_of(here ? here + SIDE : NULL, height - SIDE)};
+            const float *upper = sums + (n * pairs + m / 2) * PAIR * PAIR + m % 2 * SIDE * SIDE;
+            write_sums(upper, upper + 2 * SIDE * SIDE, height, inputs - input, add,
+                       out + input * w->rows + first, w->rows);
+        }
 }
 #endif /* HAS_AMX */
 
@@ -244,15 +293,14 @@ void gemm_amx_four_bit(const Matrix *matrix, const float *scales, const uint16_t
     Matrix w = *matrix;
     w.scales = scales;
     const int64_t rows = w.rows, columns = w.columns;
-    const int64_t at_once = inputs_at_once(inputs, columns, threads);
+    const int64_t at_once = inputs_at_once(inputs, columns);
     char *start = (char *)room + (64 - (uintptr_t)room % 64) % 64;
     uint16_t *arranged = (uint16_t *)start;
     char *rooms = start + at_once * columns * 2;
-    /* Smaller bands if there would be too few of them to keep all threads busy. */
-    int64_t band = BAND;
-    while (band > 64 && rows < 4 * threads * band)
-        band /= 2;
-    const int64_t bands = (rows + band - 1) / band;
+    /* Fewer panels if there would be too few shares to keep all threads busy. */
+    const int64_t panels = (rows + PAIR - 1) / PAIR, fair = panels / (4 * threads);
+    const int64_t share = fair < 1 ? 1 : smaller(fair, panels_at_once(threads));
+    const int64_t shares = (panels + share - 1) / share;
     for (int64_t first = 0; first < inputs; first += at_once) {
         const int64_t now = smaller(at_once, inputs - first);
         const int64_t pairs = (now + PAIR - 1) / PAIR;
@@ -269,9 +317,10 @@ void gemm_amx_four_bit(const Matrix *matrix, const float *scales, const uint16_t
                 rearrange(x + (first + m * PAIR) * columns, columns, now - m * PAIR,
                           arranged + m * PAIR * columns);
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t i = 0; i < bands; i++)
-                multiply_band(&w, i * band, smaller(band, rows - i * band), arranged, now, bias,
-                              out + first * rows, rooms + me * bytes_of_a_thread(at_once));
+            for (int64_t i = 0; i < shares; i++)
+                multiply_panels(&w, i * share * PAIR, smaller(share, panels - i * share), arranged,
+                                now, bias, out + first * rows,
+                                rooms + me * bytes_of_a_thread(columns, threads), threads);
             end_tiles();
         }
     }
