@@ -222,6 +222,9 @@ def render() -> str:
     speculation = _read("speculation")
     if speculation:
         sections.append("\n".join(_speculation(speculation)))
+    batched = _read("batch_parallel")
+    if batched:
+        sections.append("\n".join(_batched(batched)))
     started = _read("start_time")
     if started:
         sections.append("\n".join(_started(started)))
@@ -680,6 +683,33 @@ def _speculation_goals(texts: Report) -> Iterator[str]:
         gains = [found[title]["times_as_fast"] for title in titles]
         met = "met" if min(gains) >= least else "not met" if max(gains) < least else "partly met"
         yield f"{least} for {name} ({met}: {', '.join(f'{gain:.2f}' for gain in gains)})"
+
+
+def _batched(report: Report) -> Iterator[str]:
+    tokens = report["pictures"] * report["tokens"]
+    yield "## Many pictures: `batch`"
+    yield ""
+    yield (
+        f"{_machine(report)}. A small model of random weights in 4 bits (162 MiB), everything "
+        f"resident, {report['pictures']} pictures, answers of {report['tokens']} tokens, one "
+        f"thread, CPU time, the better of {report['repeats']} runs in turn (load average at the "
+        f"start: {report['load_average']:.1f}; `benchmarks/batch_parallel.py`)."
+    )
+    yield ""
+    yield "| pictures at once | seconds | pictures per second | tokens per second |"
+    yield "| ---: | ---: | ---: | ---: |"
+    for count, seconds in ((1, report["one_s"]), (report["at_once"], report["many_s"])):
+        yield (
+            f"| {count} | {seconds:.1f} | {report['pictures'] / seconds:.1f} "
+            f"| {tokens / seconds:.0f} |"
+        )
+    yield ""
+    yield (
+        f"The answers are equal; {report['at_once']} at once are {report['times_as_fast']:.2f} "
+        "times as fast. Only decoding is shared: each picture is still encoded and each prompt "
+        "computed on its own. With the 19B model on a CPU these take most of the time, so short "
+        "answers gain little there."
+    )
 
 
 def _started(report: Report) -> Iterator[str]:
