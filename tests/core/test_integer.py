@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.errors import UsageError
+from cogvlm2_lite.memory.work import KERNEL_SCRATCH_BYTES
 from cogvlm2_lite.weights.catalog import INT8_GROUP
 from cogvlm2_lite.weights.kernels.gemv import IntegerKernel
 from cogvlm2_lite.weights.kernels.library import (
@@ -175,6 +177,18 @@ def test_each_level_multiplies_more_inputs_than_it_holds_at_a_time(
     matrix, x = make_matrix(2, 65536), inputs(rows, 65536, dtype=F32)
     expected = product(at(library, PLAIN), x, matrix)
     assert same(product(at(library, level), x, matrix), expected)
+
+
+def test_buffers_stay_within_what_the_plan_counts_on(library: Library, level: int) -> None:
+    library.functions.integer_bytes.restype = ctypes.c_longlong
+    for columns in (1792, 4096, 14336, 15360):
+        matrix = make_matrix(1, columns)
+        for rows in (1, 32, 512, 2306, 9217):
+            for threads in (1, 2, 16, 32):
+                taken = library.functions.integer_bytes(
+                    ctypes.c_void_p(matrix.address), level, ctypes.c_longlong(rows), threads
+                )
+                assert 0 < taken <= 26 << 20 <= KERNEL_SCRATCH_BYTES
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])

@@ -206,6 +206,27 @@ static char *allocate(int64_t bytes)
     return aligned_alloc(64, (size_t)rounded(bytes + 1, 64));
 }
 
+/* Return the number of inputs that are arranged at a time. */
+static int64_t most_inputs(const Matrix *w)
+{
+    return larger(MOST_BYTES / (w->columns * 2) / INPUT_BLOCK, 1) * INPUT_BLOCK;
+}
+
+/* Return the bytes of a thread's buffer, first for a row of integers, then as the version's room. */
+static int64_t bytes_of_a_thread(const Version *version, const Product *p)
+{
+    const int64_t row_bytes = rounded(p->units * (UNIT * 2 + 4), 64);
+    return larger(row_bytes, version->room ? rounded(version->room(p), 64) : 0);
+}
+
+/* Return the bytes that integer_product allocates. */
+int64_t integer_bytes(const Matrix *w, int level, int64_t inputs, int threads)
+{
+    const Version *version = version_of(level);
+    const Product p = {w, smaller(inputs, most_inputs(w)), w->columns / UNIT, NULL, NULL, 1};
+    return version->bytes(&p) + threads * bytes_of_a_thread(version, &p);
+}
+
 /* out[inputs, rows] = x[inputs, columns] times the transposed matrix. x and out are bfloat16, or
  * float32 if `wide`. level: see matrix.h; not above what the processor supports. Returns 0, or 1 if
  * no memory could be allocated. */
@@ -214,15 +235,14 @@ int integer_product(const Matrix *w, int level, int wide, const void *x, int64_t
 {
     const Version *version = version_of(level);
     const int64_t units = w->columns / UNIT, size = wide ? sizeof(float) : sizeof(uint16_t);
-    /* 1. One buffer for some inputs, and two for each thread. */
-    const int64_t most = larger(MOST_BYTES / (w->columns * 2) / INPUT_BLOCK, 1) * INPUT_BLOCK;
+    /* 1. One buffer for some inputs, and one for each thread. */
+    const int64_t most = most_inputs(w);
     Product p = {w, smaller(inputs, most), units, NULL, NULL, wide};
-    const int64_t row_bytes = rounded(units * (UNIT * 2 + 4), 64);
-    const int64_t room_bytes = version->room ? rounded(version->room(&p), 64) : 0;
+    const int64_t thread_bytes = bytes_of_a_thread(version, &p);
     const int64_t band = version->band ? version->band(&p, threads) : ROW_BLOCK;
     const int64_t bands = (w->rows + band - 1) / band;
     char *arranged = allocate(version->bytes(&p));
-    char *rooms = allocate(threads * larger(row_bytes, room_bytes));
+    char *rooms = allocate(threads * thread_bytes);
     if (!arranged || !rooms) {
         free(arranged);
         free(rooms);
@@ -240,7 +260,7 @@ int integer_product(const Matrix *w, int level, int wide, const void *x, int64_t
 #else
             const int me = 0;
 #endif
-            char *room = rooms + me * larger(row_bytes, room_bytes);
+            char *room = rooms + me * thread_bytes;
             /* 2. Convert the inputs. */
 #pragma omp for schedule(static)
             for (int64_t input = 0; input < p.inputs; input++) {
