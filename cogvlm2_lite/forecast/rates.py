@@ -169,17 +169,21 @@ class CpuClass:
     """The rates of one core, measured on one CPU of its class.
 
     AMX was measured on a Xeon of 2023 and AVX512-BF16 on an EPYC of 2024, both with the whole model
-    (docs/performance.md); the other two classes on the EPYC.
+    (docs/performance.md); the other two classes on the EPYC, and their products of integers on the
+    Xeon.
 
     decode_bytes_per_s  one row times NF4 weights: with a packed copy as fast as memory, else each
                         weight is dequantized first
     gemv_bytes_per_s    the same with our C kernel, in stored bytes
+    integer_flops       matrix products and attention together, if our C kernel multiplies in
+                        integers; 0: it does not
     """
 
     name: str
     matmul_flops: float
     decode_bytes_per_s: float
     gemv_bytes_per_s: float
+    integer_flops: float = 0
 
 
 _AMX = CpuClass(name="AMX", matmul_flops=550e9, decode_bytes_per_s=7.5e9, gemv_bytes_per_s=9.6e9)
@@ -190,7 +194,11 @@ _AVX512 = CpuClass(
     name="AVX512", matmul_flops=80e9, decode_bytes_per_s=2.2e9, gemv_bytes_per_s=7.4e9
 )
 _OTHER = CpuClass(
-    name="no AVX512", matmul_flops=50e9, decode_bytes_per_s=0.6e9, gemv_bytes_per_s=7.4e9
+    name="no AVX512",
+    matmul_flops=50e9,
+    decode_bytes_per_s=0.6e9,
+    gemv_bytes_per_s=7.4e9,
+    integer_flops=75e9,
 )
 
 _PACK_BYTES_PER_S = 0.6e9
@@ -236,8 +244,9 @@ class Cpu:
         else:
             kind = _AVX512 if self.has_avx512 else _OTHER
         decode = kind.gemv_bytes_per_s if self.has_gemv else kind.decode_bytes_per_s
+        flops = (kind.integer_flops if self.has_gemv else 0) or kind.matmul_flops
         return Rates(
-            matmul_flops=kind.matmul_flops * self.cores,
+            matmul_flops=flops * self.cores,
             memory_bytes_per_s=min(decode * self.cores, RAM_BYTES_PER_S),
             bus_bytes_per_s=RAM_BYTES_PER_S,
             disk_bytes_per_s=DISK_BYTES_PER_S,
