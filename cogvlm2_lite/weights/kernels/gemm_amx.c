@@ -7,7 +7,7 @@
  * 256 inputs stay in the L2 cache. Meanwhile the matrix goes through in panels of 32 rows: while a
  * panel is multiplied, the next one is dequantized between the tile instructions, because tiles and
  * vectors are computed by different parts of the processor. Up to 2048 columns are summed in the
- * tiles at once; longer rows are cut, and the sums of 256 rows are kept meanwhile. For each group
+ * tiles at once; longer rows are cut, and the sums of 512 rows are kept meanwhile. For each group
  * the 16 levels are multiplied by the scale and rounded to bfloat16, as bitsandbytes does; weights
  * are then looked up among these 16 values.
  *
@@ -40,8 +40,14 @@ static int64_t columns_at_once(int64_t columns, int threads)
     return rounded((columns + shares - 1) / shares, UNIT);
 }
 
-/* Return the most panels whose sums a thread keeps. */
-static int64_t panels_at_once(int threads) { return threads <= FEW_THREADS ? 8 : 3; }
+/* Return the most panels whose sums a thread keeps. More if rows are cut: for each of them a part of
+ * the inputs comes from the L3 cache. */
+static int64_t panels_at_once(int64_t columns, int threads)
+{
+    if (threads > FEW_THREADS)
+        return 3;
+    return columns_at_once(columns, threads) < columns ? 16 : 8;
+}
 
 /* Return the number of inputs to process at a time: equal shares, whole pairs of tiles. */
 static int64_t inputs_at_once(int64_t inputs, int64_t columns)
@@ -57,7 +63,7 @@ static int64_t inputs_at_once(int64_t inputs, int64_t columns)
 static int64_t bytes_of_a_thread(int64_t columns, int threads)
 {
     return 2 * PAIR * columns_at_once(columns, threads) * 2 +
-           panels_at_once(threads) * MOST_INPUTS * PAIR * 4;
+           panels_at_once(columns, threads) * MOST_INPUTS * PAIR * 4;
 }
 
 /* Return the bytes of the buffer `room` that gemm_amx_four_bit needs. */
@@ -299,7 +305,7 @@ void gemm_amx_four_bit(const Matrix *matrix, const float *scales, const uint16_t
     char *rooms = start + at_once * columns * 2;
     /* Fewer panels if there would be too few shares to keep all threads busy. */
     const int64_t panels = (rows + PAIR - 1) / PAIR, fair = panels / (4 * threads);
-    const int64_t share = fair < 1 ? 1 : smaller(fair, panels_at_once(threads));
+    const int64_t share = fair < 1 ? 1 : smaller(fair, panels_at_once(columns, threads));
     const int64_t shares = (panels + share - 1) / share;
     for (int64_t first = 0; first < inputs; first += at_once) {
         const int64_t now = smaller(at_once, inputs - first);
