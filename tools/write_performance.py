@@ -6,6 +6,7 @@ All numbers on the page are in those files, except those marked "by hand".
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,9 +158,9 @@ _CHOICES = """\
   a decoder layer, one thread, smallest of 5 CPU times beside an earlier GEMV kernel in turn): 1 row
   12.5 ms (the earlier kernel: 11.6), 2 rows 12.6, 4 rows 16.7, 8 rows 20, 16 rows 30, 32 rows 59.
   The earlier kernel took 37 ms for 8 rows and 72 for 16. (By hand.)
-- Up to 48 rows are multiplied this way with AVX512, and up to 32 with AMX; without AVX512-BF16 any
-  number. With AVX512 `--dtype float32` computes in float32 throughout (`weights/kernels/gemv.c` up
-  to 16 rows).
+- Up to 48 rows are multiplied this way with AVX512, and up to 32 with AMX (whose GEMM is faster
+  from about 25 rows on, but has other bits); without AVX512-BF16 any number. With AVX512 `--dtype
+  float32` computes in float32 throughout (`weights/kernels/gemv.c` up to 16 rows).
 - With AVX2 and AVX-VNNI (`weights/kernels/integer_256.c`) many rows are multiplied this way, too. A
   panel of 16 matrix rows and 512 columns is decoded into the L1 cache, at 25 weights per
   nanosecond, and multiplied by up to 6 inputs at a time, whose sums are in 12 of the 16 registers.
@@ -213,6 +214,9 @@ def render() -> str:
     peers = _read("peers")
     if peers:
         sections.append("\n".join(_peers(peers)))
+    rows = _read("rows")
+    if rows:
+        sections.append("\n".join(_rows(rows)))
     streamed = _read("streamed_decode")
     if streamed:
         sections.append("\n".join(_streamed(streamed)))
@@ -549,6 +553,37 @@ def _peer_goals(figures: list[Report]) -> Iterator[str]:
         if ratios:
             met = "met" if min(ratios) >= goal else "not met"
             yield f"{phase} {goal} ({met}: {min(ratios):.2f})."
+
+
+def _rows(report: Report) -> Iterator[str]:
+    figures = report["figures"]
+    counts = sorted({figure["rows"] for figure in figures})
+    yield "## Several rows at once"
+    yield ""
+    yield (
+        f"`python -m benchmarks.rows` on {_machine(report)}: the linear layers of a decoder layer "
+        "of the 19B model on one thread, in CPU time. Each number of rows in turn with one row; "
+        f"medians of {report['repeats']} ratios. All levels give the same bits for a row, alone or "
+        "among others."
+    )
+    yield ""
+    yield (
+        "| matrices | instructions | 1 row, ms | "
+        + " | ".join(f"{count} rows" for count in counts)
+        + " |"
+    )
+    yield "| --- | --- | ---: |" + " ---: |" * len(counts)
+    for kind, level in dict.fromkeys((figure["kind"], figure["level"]) for figure in figures):
+        line = {f["rows"]: f for f in figures if (f["kind"], f["level"]) == (kind, level)}
+        ratios = " | ".join(f"{line[count]['ratio']:.2f} times" for count in counts)
+        one = statistics.median(figure["one_row_ms"] for figure in line.values())
+        yield f"| {kind} | {level} | {one:.1f} | {ratios} |"
+    yield ""
+    yield (
+        "With AMX the same functions are used as with AVX512, up to 32 rows. A version with the "
+        "int8 products of AMX was tried: it took longer for up to 16 rows, and 0.88 of the time "
+        "for 32 (by hand)."
+    )
 
 
 def _streamed(report: Report) -> Iterator[str]:

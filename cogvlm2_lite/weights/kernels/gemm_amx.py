@@ -17,7 +17,7 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 
 _UNIT = 64
 _FEWEST_ROWS = 33
-"""For fewer rows the products of integers are faster, and they do not round weights."""
+"""Fewer rows are products of integers, whose rows have the same bits as alone."""
 _MOST_THREADS = 64
 """Each thread has its own sums, and all of them together have 12 MiB."""
 
