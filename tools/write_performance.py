@@ -452,10 +452,11 @@ GCC 12 compiles mainline's AMX code in such a way that it ends with an illegal i
 first token; the figures for AMX are of a build with `-fno-dse -fno-tree-dse`."""
 
 _PEERS_WHY = """\
-Where ik_llama.cpp is fast with many rows, it decodes a block of weights once into 8-bit integers,
-in the order in which the product reads them, and has one scale for 256 columns of an input. Its
-products of 8-bit inputs need half of the multiplications of ours with 14 bits. With 8 rows at once
-OpenVINO multiplies in float32 after decoding each weight once."""
+Without AMX, prefill on a processor with AVX512-BF16 multiplies bfloat16, which this Xeon does at
+half the rate of float32; both llama.cpp multiply integers of 8 bits there. On the EPYC, which
+multiplies bfloat16 at the full rate, ours was ahead. With several rows ik_llama.cpp decodes a block
+of weights once into integers of 8 bits, in the order in which the product reads them, and has one
+scale for 256 columns of an input. Ours have 14 bits and a scale for 64 columns."""
 
 _PEERS_EARLIER = """\
 On the EPYC, with earlier kernels and beside mainline llama.cpp of the same commit built for it

@@ -129,9 +129,7 @@ static void encode(const std::string & file, const llama_model * text, int threa
     mtmd_input_chunks * chunks = mtmd_input_chunks_init();
     mtmd_input_text input = {};
     input.text = mtmd_default_marker();
-#ifdef MTMD_TEXT_LENGTH
     input.text_len = std::string(input.text).size();
-#endif
     const mtmd_bitmap * bitmaps[] = {bitmap};
     if (mtmd_tokenize(tower, chunks, &input, bitmaps, 1)) fail("no tokens for the picture");
     for (size_t i = 0; i < mtmd_input_chunks_size(chunks); i++) {
