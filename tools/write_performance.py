@@ -447,8 +447,8 @@ llama.cpp also CogVLM's vision tower with CogVLM2's shapes, with random weights;
 weights with a scale for 64 columns. Mainline has its reordered copy of the weights. ik_llama.cpp
 runs as it comes, and once with reordered weights (`-rtr`). OpenVINO has 4-bit weights with zero
 points and scales for 128 columns, and ran in bfloat16 (its choice here) and in float32; its code
-can't be limited to less than the processor has. Inputs of products have 8 bits in both llama.cpp,
-except in F16 towers; ours have 14 bits or are bfloat16. Ours and one peer take turns; the time of a
+can't be limited to less than the processor has. Inputs of products have 8 bits in both llama.cpp;
+ours have 14 bits or are bfloat16. Ours and one peer take turns; the time of a
 layer is half of the difference between 3 layers and 1 (in the tower: between 2 and 1), and a ratio
 is the median of 1 to 5 pairs, with the lowest and the highest beside it. With two threads CPU time
 is that of both, with waiting.
