@@ -177,8 +177,9 @@ _CHOICES = """\
   `weights/kernels/gemm_amx.c`): 256 inputs stay in the L2 cache, and 32 rows of weights are
   dequantized at a time, where torch's way wrote each matrix to memory and read it back. The
   instructions that dequantize stand between the tile products of the rows before and take no time
-  of their own; when they ran first they took a third of the time. Results are written for 256 rows
-  together, because lines in many pages took a fifth. The sums of a row do not depend on other rows.
+  of their own; when they ran first they took a sixth to a third of the time (busy machine). Results
+  are written for 256 rows together, because lines in many pages took a fifth. The sums of a row do
+  not depend on other rows.
   Tiles in registers or in the L1 cache reached 2.3 to 2.9 TFLOP/s a core, one operand in the L2
   cache 2.1, both there 1.7, one in the L3 cache 0.7; loading and storing the sums every 256 columns
   left 1.5 (by hand).
@@ -186,8 +187,9 @@ _CHOICES = """\
   (`weights/kernels/attention_amx.c`): scores, softmax and the product with the values for 32
   queries and 128 keys at a time, all transposed, so that no vector is summed across its lanes. The
   results of a token depend only on the tokens that it sees, so a prompt in parts gives the same
-  bits as at once. For one head of the vision tower it takes 0.55 of the time of torch's attention,
-  and for a prompt of 2,306 tokens 0.55 of it (medians of 7 pairs, one thread, by hand).
+  bits as at once. For one head of the vision tower it takes 0.58 of the time of torch's attention,
+  and for a prompt of 2,306 tokens 0.53 of it (medians of 7 pairs, one thread, busy machine, by
+  hand).
 - The attention of a decode step is one C function for all tokens of a conversation that the step
   computes (`weights/kernels/attention.c`, `attention_tokens_amx.c`): they read the cache once, and
   each sees the keys up to its own. There are versions for bfloat16 with AMX and with AVX512-BF16,
