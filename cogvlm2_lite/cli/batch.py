@@ -198,8 +198,7 @@ def _run(
     args: argparse.Namespace, report: _Reporter, start: Start, control_lines: Iterable[str]
 ) -> int:
     folder = model_folder(args.model).resolve()
-    values = {**vars(args), "parallel": 1 if args.parallel is None else args.parallel}
-    options = load_options(argparse.Namespace(**values), folder)
+    options = load_options(args, folder)
     task = _task(args, folder)
     with report.console.working("Looking at the folder"):
         planned = plan_batch(task)

@@ -349,9 +349,7 @@ def _read_data(args: argparse.Namespace, report: Reporter) -> list[Data]:
 
 
 def _options(args: argparse.Namespace, folder: Path, adapters: Sequence[str] = ()) -> LoadOptions:
-    parallel = 1 if args.parallel is None else args.parallel
-    values = {**vars(args), "parallel": parallel, "adapter": adapters}
-    return load_options(argparse.Namespace(**values), folder)
+    return load_options(argparse.Namespace(**{**vars(args), "adapter": adapters}), folder)
 
 
 def _finished_side(word: str) -> _Side:

@@ -119,7 +119,7 @@ class RowWork:
         args = self.args
         model = model_folder(args.model).resolve()
         label, name = model_names(args.model, model)
-        values = {**vars(args), "parallel": args.parallel or 1, "one_adapter": False}
+        values = {**vars(args), "one_adapter": False}
         options = load_options(argparse.Namespace(**values), model)
         columns = columns_of(
             read_config(model).template_version, options.adapters, self._adapters(options)

@@ -254,7 +254,9 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
     All options are checked here, before the model is loaded. Raises UsageError for an invalid one
     and FolderError if pictures are to be kept and the cache can't be written.
     """
-    check_parallel(args.parallel)
+    # None: the command decides later, by what memory allows.
+    parallel = 1 if args.parallel is None else args.parallel
+    check_parallel(parallel)
     read_allowance(args.vram, args.ram)
     parse_device(args.device)
     if args.context is not None:
@@ -271,7 +273,7 @@ def load_options(args: argparse.Namespace, folder: Path) -> LoadOptions:
         offload=args.offload,
         context=args.context,
         kv=args.kv,
-        parallel=args.parallel,
+        parallel=parallel,
         pictures=None if kept_bytes is None else (prepare_cache("pictures"), kept_bytes),
         max_picture_pixels=DEFAULT_LIMITS.max_pixels
         if megapixels is None

@@ -98,7 +98,7 @@ def test_a_persons_caption_is_kept_and_the_answer_is_saved(
     (tmp_path / "mine.txt").write_bytes("我的猫\r\n".encode("gbk"))
     assert batch(tmp_path, Speaker()) == 0
     shown = capsys.readouterr().err
-    assert "To ask: 2 of 2 pictures." in shown
+    assert "To ask: 2 of 2 pictures, 2 at once." in shown
     assert "did not write, or that were edited since: 1. They are kept" in shown
     assert (tmp_path / "mine.txt").read_bytes() == "我的猫\r\n".encode("gbk")
     assert (tmp_path / "new.txt").read_text() == "a cat\n"
