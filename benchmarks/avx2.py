@@ -4,7 +4,7 @@
 
 One thread and CPU time. Matrices have the shapes of one layer of the 19B model, in NF4. Both sides
 of a comparison alternate, and the ratio is the median of the pairs. torch and MKL are limited to
-AVX2. The limit is the rate of the instruction from registers (instruction_peaks.c), measured just
+AVX2. The limit is the rate of the instruction from registers (machine_limits.c), measured just
 before each figure. Writes benchmarks/results/avx2.json.
 """
 
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine_limits import Limits  # noqa: E402
 from cogvlm2_lite.backends.cpu_level import LEVEL_NAMES  # noqa: E402
 from cogvlm2_lite.weights.kernels.dequantize import DequantizeKernel  # noqa: E402
 from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, IntegerKernel  # noqa: E402
@@ -55,23 +55,10 @@ ENCODE_ROWS = 2304
 FEW_ROWS = (2, 4, 8, 16, 32)
 
 
-class Peaks:
-    """Measures multiply-adds per second from registers."""
-
-    def __init__(self, folder: Path, *, vnni: bool) -> None:
-        self._program = folder / "peaks"
-        source = str(ROOT / "benchmarks" / "instruction_peaks.c")
-        flags = ["-DAVX_VNNI"] if vnni else []
-        subprocess.run(["cc", "-O2", *flags, source, "-o", str(self._program)], check=True)
-
-    def measure(self) -> dict[str, float]:
-        """Return the highest rates of five runs, by name, per second."""
-        highest: dict[str, float] = {}
-        for _ in range(5):
-            done = subprocess.run([str(self._program)], check=True, capture_output=True, text=True)
-            for name, rate in (line.split() for line in done.stdout.splitlines()):
-                highest[name] = max(highest.get(name, 0), 1e9 * float(rate))
-        return highest
+def peaks(limits: Limits) -> dict[str, float]:
+    """Return the highest rates from registers of five runs, by name, per second."""
+    runs = [limits.measure(only_registers=True) for _ in range(5)]
+    return {name: 1e9 * max(run[name]["registers"] for run in runs) for name in runs[0]}
 
 
 def made(shapes: tuple[tuple[int, int], ...]) -> list[FourBitMatrix]:
@@ -119,11 +106,11 @@ def many_rows(
     kernels: dict[str, Kernel[FourBitMatrix]],
     matrices: list[FourBitMatrix],
     rows: int,
-    peaks: Peaks,
+    limits: Limits,
     repeats: int,
 ) -> dict[str, Any]:
     """Compare many rows with dequantizing and with the limit of the instructions."""
-    rates = peaks.measure()
+    rates = peaks(limits)
     times = in_turn({name: layer(k, matrices, rows) for name, k in kernels.items()}, repeats)
     products = rows * sum(matrix.rows * matrix.columns for matrix in matrices)
     found: dict[str, Any] = {"rows": rows, "peaks": rates}
@@ -187,12 +174,12 @@ def measure(library: Library, repeats: int) -> dict[str, Any]:
     dequantize = DequantizeKernel(Dequantizers(GemvDequantizer(replace(library, level=AVX2))))
     report: dict[str, Any] = {"errors": errors(here["avx2"])}
     with tempfile.TemporaryDirectory() as folder:
-        peaks = Peaks(Path(folder), vnni="avx-vnni" in here)
+        limits = Limits(Path(folder))
         matrices = made(DECODER + DECODER)
         report["few"] = {name: few_rows(k, matrices, repeats) for name, k in here.items()}
         kernels: dict[str, Kernel[FourBitMatrix]] = {"dequantize": dequantize, **here}
-        report["prefill"] = many_rows(kernels, matrices[:5], 512, peaks, repeats)
-        report["encode"] = many_rows(kernels, made(VISION), ENCODE_ROWS, peaks, repeats)
+        report["prefill"] = many_rows(kernels, matrices[:5], 512, limits, repeats)
+        report["encode"] = many_rows(kernels, made(VISION), ENCODE_ROWS, limits, repeats)
     return report
 
 

@@ -261,8 +261,9 @@ def _prefill_attention(pairs: Pairs) -> dict[str, float]:
     q = torch.randn(1, 32, PICTURE, 128).to(BF16)
     k, v = (torch.randn(1, 8, PICTURE, 128).to(BF16) for _ in range(2))
     wide = [t.repeat_interleave(4, dim=1) for t in (k, v)]
+    several = choose_full_attention(CPU, BF16).causal
     return pairs.compare(
-        lambda: grouped_attention(q, k, v, None, causal=True),
+        lambda: grouped_attention(q, k, v, None, causal=True, several=several),
         lambda: F.scaled_dot_product_attention(q, *wide, is_causal=True),
     )
 

@@ -215,6 +215,9 @@ def render() -> str:
         sections.append("\n".join(_whole_models(full, _read("cpu_19b_no_amx"))))
     if layers:
         sections.append("\n".join(_per_layer(layers, _read("cpu_layers_no_amx"))))
+    limits = _read("machine_limits")
+    if limits:
+        sections.append("\n".join(_limits(limits)))
     avx2 = _read("avx2")
     if avx2:
         sections.append("\n".join(_avx2(avx2)))
@@ -373,6 +376,94 @@ def _shares(report: Report) -> Iterator[str]:
         f"{decode:.2f}), prefill and vision linears at 0.90 of bf16 "
         f"({'met' if plain >= 0.9 else 'not met'}: at least {plain:.2f})."
     )
+
+
+_VISION_WEIGHTS = 1792 * (5376 + 1792 + 2 * 15360)
+_INSTRUCTIONS = {
+    "amx-bf16": "AMX, bfloat16",
+    "amx-int8": "AMX, int8",
+    "avx512-vnni": "AVX512-VNNI, pairs of 16 bits",
+    "avx512-bf16": "AVX512-BF16",
+    "avx-vnni": "AVX-VNNI, pairs of 16 bits",
+    "avx2": "AVX2, `vpmaddwd` and `vpaddd`",
+    "float32": "AVX2, float32",
+}
+
+
+def _limits(report: Report) -> Iterator[str]:
+    yield "## What the machine can do"
+    yield ""
+    yield (
+        f"{_machine(report)}. Multiply-adds per nanosecond of one thread, CPU time, medians of "
+        f"{report['repeats']} rounds in turn, and the highest in brackets (load average at the "
+        f"start: {report['load']:.1f}; `benchmarks/machine_limits.py`). Each product loads one "
+        "operand from the place above the column; with AMX that is a tile of 1 KiB. L1 and L2 are "
+        "half of the cache, memory is 1 GiB that is read in order. The last column has what our "
+        "kernels reach, from the other tables."
+    )
+    yield ""
+    places = {"registers": "registers", "L1": "L1 cache", "L2": "L2 cache", "memory": "memory"}
+    yield f"| instruction | {' | '.join(places.values())} | our kernels |"
+    yield "| --- |" + " ---: |" * len(places) + " --- |"
+    rates, ours = report["rates"], _reached()
+    for name, title in _INSTRUCTIONS.items():
+        if name in rates:
+            cells = " | ".join(_rate(rates[name][place]) for place in places)
+            yield f"| {title} | {cells} | {ours.get(name, '')} |"
+    yield ""
+    read = rates["read"]
+    yield (
+        f"Reading with AVX2: {_rate(read['L1'])} bytes per nanosecond from the L1 cache, "
+        f"{_rate(read['L2'])} from the L2 cache, {_rate(read['memory'])} from memory"
+        + (f"; our kernels: {ours['read']}." if "read" in ours else ".")
+    )
+    yield ""
+    yield (
+        "So one row of 4-bit weights is limited by memory, and many rows by the instruction. AMX "
+        "needs at least one operand in the L1 cache. Integer products of AMX need two of its "
+        "instructions for int8 weights and four for 4-bit weights, because the inputs have 13 bits "
+        "and the levels 14."
+    )
+
+
+def _rate(of: dict[str, float]) -> str:
+    digits = 0 if of["median"] >= 20 else 1
+    return f"{of['median']:,.{digits}f} ({of['highest']:,.{digits}f})"
+
+
+def _reached() -> dict[str, str]:
+    """Return what our kernels reach, by instruction, from the other results."""
+    found = {}
+    layers, rows, avx2 = (_read(name) for name in ("cpu_layers", "rows", "avx2"))
+    if layers:
+        figures = layers["figures"]
+        products = {
+            "prefill, 2,306 rows": ("prefill: linears of a layer, 2306 rows, of bf16",
+                                    2306 * _EXPERT_WEIGHTS),
+            "vision linears": ("encode: linears of a layer, of bf16", 9217 * _VISION_WEIGHTS),
+            "vision attention": ("encode: attention of 1 head, of its two products",
+                                 2 * 9217 * 9217 * 112),
+        }  # fmt: skip
+        found["amx-bf16"] = ", ".join(
+            f"{count / figures[name]['ours_ms'] / 1e6:,.0f} ({title})"
+            for title, (name, count) in products.items()
+        )
+        linears = figures["decode: linears of 4 layers, of reading"]
+        found["read"] = f"{4 * layers['read_bytes'] / linears['ours_ms'] / 1e6:.1f} (one row)"
+    if rows:
+        for one in rows["figures"]:
+            if (one["kind"], one["level"], one["rows"]) == ("NF4", "avx512", 32):
+                rate = 32 * _EXPERT_WEIGHTS / one["ms"] / 1e6
+                found["avx512-vnni"] = f"{rate:.0f} (32 rows)"
+    if avx2:
+        names = {"avx2": "avx2", "avx-vnni": "avx-vnni", "float32": "dequantize"}
+        found |= {
+            name: f"{avx2['prefill'][key]['rate'] / 1e9:.0f} (512 rows)"
+            for name, key in names.items()
+            if key in avx2["prefill"]
+        }
+        found["float32"] += ", torch's product of dequantized weights"
+    return found
 
 
 def _avx2(report: Report) -> Iterator[str]:
