@@ -1,7 +1,7 @@
 /* Prints what one thread of this processor reaches, as lines "instruction place rate": multiply-adds
- * per nanosecond, and for "read" bytes per nanosecond. CPU time. Every product has one operand that
- * is loaded from the place: the L1 cache, the L2 cache or memory; "registers": none is loaded.
- * Instructions that the processor or the compiler lacks are left out.
+ * per nanosecond, and for "read" and "prefetched" bytes per nanosecond. CPU time. Every product has
+ * one operand that is loaded from the place: the L1 cache, the L2 cache or memory; "registers": none
+ * is loaded. Instructions that the processor or the compiler lacks are left out.
  *
  * Compiled by benchmarks/machine_limits.py: cc -O2. Argument: "registers" leaves the others out.
  */
@@ -32,7 +32,8 @@ static double seconds(void)
 }
 
 /* 12 independent sums, so that latency does not matter. Register 14 has the other operand. */
-#define TWELVE(one) one(0) one(1) one(2) one(3) one(4) one(5) one(6) one(7) one(8) one(9) one(10) one(11)
+#define SIX(one, a, b, c, d, e, f) one(a) one(b) one(c) one(d) one(e) one(f)
+#define TWELVE(one) SIX(one, 0, 1, 2, 3, 4, 5) SIX(one, 6, 7, 8, 9, 10, 11)
 #define SUMS 12
 #define CLOBBERS                                                                                  \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",      \
@@ -69,8 +70,10 @@ static double seconds(void)
 #define BF16_LOADED(i) "vdpbf16ps 64*" #i "(%0), %%zmm14, %%zmm" #i "\n\t"
 #define OR(i) "vpor %%ymm14, %%ymm" #i ", %%ymm" #i "\n\t"
 #define OR_LOADED(i) "vpor 32*" #i "(%0), %%ymm" #i ", %%ymm" #i "\n\t"
+#define OR_AHEAD(i) OR_LOADED(i) "prefetcht1 16384+32*" #i "(%0)\n\t"
 
 KERNEL(run_read, 32, "ymm", OR, OR_LOADED)
+KERNEL(run_prefetched, 32, "ymm", OR, OR_AHEAD)
 KERNEL(run_fma, 32, "ymm", FMA, FMA_LOADED)
 KERNEL(run_avx2, 32, "ymm", MADD, MADD_LOADED)
 #if __has_include(<avxvnniintrin.h>)
@@ -187,6 +190,7 @@ int main(int count, char **arguments)
         {"avx2", run_avx2, 1, SUMS * 16, SUMS * 32},
         {"float32", run_fma, 1, SUMS * 8, SUMS * 32},
         {"read", run_read, 1, SUMS * 32, SUMS * 32},
+        {"prefetched", run_prefetched, 1, SUMS * 32, SUMS * 32},
     };
     const struct {
         const char *name;
@@ -207,13 +211,15 @@ int main(int count, char **arguments)
         random = random * 1664525 + 1013904223;
         data[i] = (uint16_t)(0x3f80 + (random >> 25) % 127);
     }
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        for (size_t place = 0; place < (only_registers ? 1 : 4) && all[i].works && all[i].run; place++) {
-            if (!strcmp(all[i].name, "read") && place == 0)
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const size_t count_of_places = all[i].works && all[i].run ? (only_registers ? 1 : 4) : 0;
+        for (size_t place = 0; place < count_of_places; place++) {
+            if (all[i].rate == all[i].step_bytes && place == 0) /* nothing is read */
                 continue;
             printf("%s %s %.3f\n", all[i].name, places[place].name,
                    measure(&all[i], (const char *)data, places[place].bytes, place > 0));
         }
+    }
     free(data);
     return 0;
 }

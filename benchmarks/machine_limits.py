@@ -28,7 +28,7 @@ from benchmarks.machine import describe_machine  # noqa: E402
 RESULT = ROOT / "benchmarks" / "results" / "machine_limits.json"
 SOURCE = ROOT / "benchmarks" / "machine_limits.c"
 Rates = dict[str, dict[str, float]]
-"""Multiply-adds per nanosecond (of "read": bytes) by instruction and place."""
+"""Multiply-adds per nanosecond (of "read" and "prefetched": bytes) by instruction and place."""
 
 
 class Limits:

@@ -378,6 +378,7 @@ def _shares(report: Report) -> Iterator[str]:
 
 
 _VISION_WEIGHTS = 1792 * (5376 + 1792 + 2 * 15360)
+_HEAD_BYTES = 2 * 128256 * 4096
 _INSTRUCTIONS = {
     "amx-bf16": "AMX, bfloat16",
     "amx-int8": "AMX, int8",
@@ -413,7 +414,8 @@ def _limits(report: Report) -> Iterator[str]:
     read = rates["read"]
     yield (
         f"Reading with AVX2: {_rate(read['L1'])} bytes per nanosecond from the L1 cache, "
-        f"{_rate(read['L2'])} from the L2 cache, {_rate(read['memory'])} from memory"
+        f"{_rate(read['L2'])} from the L2 cache, {_rate(read['memory'])} from memory, and "
+        f"{_rate(rates['prefetched']['memory'])} from memory if 16 KiB ahead are prefetched"
         + (f"; our kernels: {ours['read']}." if "read" in ours else ".")
     )
     yield ""
@@ -448,7 +450,11 @@ def _reached() -> dict[str, str]:
             for title, (name, count) in products.items()
         )
         linears = figures["decode: linears of 4 layers, of reading"]
-        found["read"] = f"{4 * layers['read_bytes'] / linears['ours_ms'] / 1e6:.1f} (one row)"
+        head = figures["decode: lm_head in bf16, of reading"]
+        found["read"] = (
+            f"{4 * layers['read_bytes'] / linears['ours_ms'] / 1e6:.1f} (one row, NF4), "
+            f"{_HEAD_BYTES / head['ours_ms'] / 1e6:.1f} (one row, lm_head in bfloat16)"
+        )
     if rows:
         for one in rows["figures"]:
             if (one["kind"], one["level"], one["rows"]) == ("NF4", "avx512", 32):
