@@ -187,19 +187,18 @@ _CHOICES = """\
   (`weights/kernels/attention_amx.c`): scores, softmax and the product with the values for 32
   queries and 128 keys at a time, all transposed, so that no vector is summed across its lanes. The
   results of a token depend only on the tokens that it sees, so a prompt in parts gives the same
-  bits as at once. For one head of the vision tower it takes 0.58 of the time of torch's attention,
-  and for a prompt of 2,306 tokens 0.53 of it (medians of 7 pairs, one thread, busy machine, by
-  hand).
+  bits as at once. For one head of the vision tower it takes 0.56 of the time of torch's attention,
+  and for a prompt of 2,306 tokens 0.52 of it ("One layer compared with the limit of the machine").
 - The attention of a decode step is one C function for all tokens of a conversation that the step
   computes (`weights/kernels/attention.c`, `attention_tokens_amx.c`): they read the cache once, and
   each sees the keys up to its own. There are versions for bfloat16 with AMX and with AVX512-BF16,
   for float32 with AVX2, and an int8 cache is dequantized block by block inside. On the Xeon, at
-  8,000 tokens of context, 8, 16 and 32 tokens took 1.34, 2.04 and 3.47 times as long as one with
-  AMX; with AVX512 alone 3.8, 7.6 and 15 times, with AVX2 3.6, 7.1 and 12 times: there the products
-  are the limit. (One thread, medians of 5 ratios, by hand.)
+  8,000 tokens of context, 8, 16 and 32 tokens took 1.3 to 1.6, 2.0 and 3.5 times as long as one
+  with AMX; with AVX512 alone 3.8, 7.6 and 15 times, with AVX2 3.6, 7.1 and 12 times: there the
+  products are the limit. (One thread, medians of 5 ratios, by hand.)
 - Products of bfloat16 pairs are not used where float32 or integers work as well: on the Xeon a core
-  computed half as many of them per second as of float32, and a third as many as of 16-bit integers
-  (by hand).
+  computes a quarter as many of them per second as of 16-bit integers ("What the machine can do"),
+  and half as many as of float32 with AVX512 (by hand).
 - Without the C kernel, a plain bfloat16 matrix is multiplied by one row without oneDNN, which is
   {one_row:.2f} times as fast (median of 9 pairs on 32,000 x 4,096, one thread, by hand).
 - Threads: one per physical core, one less from four cores on, and idle ones sleep
@@ -420,10 +419,11 @@ def _limits(report: Report) -> Iterator[str]:
     )
     yield ""
     yield (
-        "So one row of 4-bit weights is limited by memory, and many rows by the instruction. AMX "
-        "needs at least one operand in the L1 cache. Integer products of AMX need two of its "
-        "instructions for int8 weights and four for 4-bit weights, because the inputs have 13 bits "
-        "and the levels 14."
+        "Other virtual machines share the memory, whose rate changes within minutes. One row "
+        "of 4-bit weights is limited by memory, many rows by the instruction, and AMX by the L2 "
+        "cache if both operands come from there. A product of integers of 13 and 14 bits takes "
+        "four products of bytes with AMX (two if the weights are int8), so it is not faster there "
+        "than in bfloat16."
     )
 
 
