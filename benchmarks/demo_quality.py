@@ -25,8 +25,8 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.devices import choose_compute  # noqa: E402
 from cogvlm2_lite.engine.model import Model, open_model  # noqa: E402
 from cogvlm2_lite.events import Finished  # noqa: E402
+from cogvlm2_lite.kv_kind import KVKind  # noqa: E402
 from cogvlm2_lite.memory.plan import DeviceBudget  # noqa: E402
-from cogvlm2_lite.model.kv_cache import KVKind  # noqa: E402
 from cogvlm2_lite.sampling import Sampling  # noqa: E402
 from cogvlm2_lite.units import GIB  # noqa: E402
 from quantize.command import main as quantize  # noqa: E402

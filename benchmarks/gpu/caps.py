@@ -77,7 +77,7 @@ def least_bytes(model: Model, catalog: Catalog) -> int:
     """Return the smallest budget for which there is a plan."""
     config, itemsize = catalog.config, model.compute.dtype.itemsize
     sizes = unit_sizes(catalog, itemsize=itemsize, packed=False)
-    workload = Workload(context=model.plan.context, itemsize=itemsize, kv_itemsize=itemsize)
+    workload = Workload(context=model.plan.context, itemsize=itemsize)
     budget = model.plan.devices[0].budget
     low, high = 0, model.plan.peak_bytes
     while high - low > high // 256:

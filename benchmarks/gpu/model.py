@@ -36,8 +36,8 @@ from cogvlm2_lite.events import (
     TextDelta,
 )
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.budget import gpu_budgets, read_allowance
-from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.catalog import Catalog

@@ -23,6 +23,7 @@ from cogvlm2_lite.forecast.machine import find_machine
 from cogvlm2_lite.forecast.preview import preview
 from cogvlm2_lite.forecast.rates import CARDS, named_card
 from cogvlm2_lite.forecast.text import RELEASED_WORD, as_dict, find_subject, text
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.budget import check_context, read_allowance
 from cogvlm2_lite.memory.plan import Offload
 from cogvlm2_lite.text import with_templates
@@ -101,7 +102,7 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
         context=context,
         with_picture=not args.no_picture,
         offload=Offload(args.offload),
-        eight_bit_cache=args.kv == "int8",
+        kv=KVKind(args.kv),
         parallel=args.parallel,
     )
     if args.json:

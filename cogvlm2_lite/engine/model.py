@@ -37,6 +37,7 @@ from cogvlm2_lite.events import Cancel, Event, Progress
 from cogvlm2_lite.inputs.image import ImageSource, OpenedImage, open_image
 from cogvlm2_lite.inputs.prompt import choose_vision_expert, derive_position_ids
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.budget import (
     Allowance,
@@ -57,7 +58,6 @@ from cogvlm2_lite.memory.plan import (
     plan_most_parallel,
 )
 from cogvlm2_lite.memory.residency import Preloaded
-from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.model.rotary import RopeMode
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
@@ -430,7 +430,8 @@ def load(
     ram      RAM that may be used, in the same form
     offload  "auto" streams weights that do not fit; "never" raises DoesNotFitError instead
     context  tokens of the key/value cache; None: the model's maximum
-    kv       "full" stores keys and values in the compute type; "int8" in about half the bytes
+    kv       "full" stores keys and values in the compute type; "int8" in about half the bytes,
+             "int4" in little more than a quarter
     parallel conversations that `Model.engine` may answer at once; fewer if memory is short, see
              Model.plan. `Model.answer` needs one
     pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
@@ -548,10 +549,7 @@ def _budgets(
         return budgets
     itemsize = compute.dtype.itemsize
     sizes = unit_sizes(catalog, itemsize=itemsize, packed=False, on_gpu=True)
-    kv_itemsize = itemsize if kv is KVKind.FULL else 1
-    workload = Workload(
-        context=context, itemsize=itemsize, kv_itemsize=kv_itemsize, parallel=parallel
-    )
+    workload = Workload(context=context, itemsize=itemsize, kv=kv, parallel=parallel)
     return useful_devices(catalog.config, sizes, budgets, workload)
 
 
@@ -625,7 +623,7 @@ def open_model(
         workload = Workload(
             context=context or config.max_position_embeddings,
             itemsize=itemsize,
-            kv_itemsize=itemsize if kv is KVKind.FULL else 1,
+            kv=kv,
         )
 
         def plan_for(parallel: int) -> MemoryPlan:

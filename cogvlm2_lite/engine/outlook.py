@@ -12,6 +12,7 @@ from cogvlm2_lite.devices import choose_gpus
 from cogvlm2_lite.engine.options import LoadOptions
 from cogvlm2_lite.forecast.machine import Machine, cpu_machine, find_machine
 from cogvlm2_lite.forecast.preview import PlanPreview, folder_subject, preview
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.budget import read_allowance
 from cogvlm2_lite.memory.plan import Offload
 
@@ -74,7 +75,7 @@ def look_ahead(options: LoadOptions, parallel: int | None, *, most: int | None =
             machine,
             context=options.context,
             offload=Offload(options.offload),
-            eight_bit_cache=options.kv == "int8",
+            kv=KVKind(options.kv),
             parallel=count,
         )
 

@@ -19,13 +19,14 @@ from cogvlm2_lite.engine.assembly import assemble
 from cogvlm2_lite.engine.chunk import Chunk
 from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.events import Cancel, Progress
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.inventory import unit_key
 from cogvlm2_lite.memory.plan import RESERVE_BYTES, MemoryPlan
 from cogvlm2_lite.memory.residency import Loader, Residency
 from cogvlm2_lite.model.attention import visible_keys
 from cogvlm2_lite.model.decoder import Routing, Step, place_features
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
+from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.rotary import RopeMode, Rotation
 from cogvlm2_lite.model.token_attention import key_bias
 from cogvlm2_lite.weights.adapter import Adapter

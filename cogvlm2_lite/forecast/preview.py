@@ -14,6 +14,7 @@ from cogvlm2_lite.forecast.machine import Machine
 from cogvlm2_lite.forecast.rates import Rates
 from cogvlm2_lite.forecast.table import summarize
 from cogvlm2_lite.forecast.times import Forecast, forecast
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.budget import check_context, useful_devices
 from cogvlm2_lite.memory.inventory import UnitKey, sizes_of_quantized
 from cogvlm2_lite.memory.plan import (
@@ -95,9 +96,7 @@ def least_budget_bytes(subject: PlannedModel, *, itemsize: int, packed: bool, in
     itemsize, packed  of the machine, as in Machine
     in_ram            for --ram, without a GPU
     """
-    workload = Workload(
-        context=check_context(subject.config, None), itemsize=itemsize, kv_itemsize=itemsize
-    )
+    workload = Workload(context=check_context(subject.config, None), itemsize=itemsize)
     sizes = subject.weigh(itemsize=itemsize, packed=packed, on_gpu=not in_ram)
     return least_bytes(subject.config, sizes, workload, in_ram=in_ram) + RESERVE_BYTES
 
@@ -109,7 +108,7 @@ def preview(
     context: int | None = None,
     with_picture: bool = True,
     offload: Offload = Offload.AUTO,
-    eight_bit_cache: bool = False,
+    kv: KVKind = KVKind.FULL,
     parallel: int = 1,
 ) -> PlanPreview:
     """Plan a model for a machine. Raises DoesNotFitError as plan_memory does.
@@ -121,7 +120,7 @@ def preview(
         context=check_context(config, context),
         with_picture=with_picture,
         itemsize=itemsize,
-        kv_itemsize=1 if eight_bit_cache else itemsize,
+        kv=kv,
         parallel=parallel,
     )
     weigh = partial(subject.weigh, itemsize=itemsize, on_gpu=not machine.in_ram)

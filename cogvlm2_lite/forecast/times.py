@@ -266,5 +266,6 @@ def _flops(phase: Phase, config: ModelConfig, workload: Workload) -> float:
 def _cache_read_bytes(phase: Phase, config: ModelConfig, workload: Workload) -> int:
     if phase is Phase.ENCODE:
         return 0
-    per_token = config.kv_bytes_per_token // 2 * workload.kv_itemsize
+    per_head = workload.kv.row_bytes(config.head_dim, workload.itemsize)
+    per_token = 2 * config.num_hidden_layers * config.num_multi_query_heads * per_head
     return per_token * _cached_tokens(config, workload)

@@ -24,6 +24,7 @@ from functools import cached_property
 from cogvlm2_lite.architectures.architecture import ModelConfig, Part, Phase
 from cogvlm2_lite.backends.device import pinned_bytes
 from cogvlm2_lite.errors import DoesNotFitError
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.inventory import (
     Unit,
     UnitKey,
@@ -258,7 +259,7 @@ class Workload:
     context       tokens of a key/value cache
     with_picture  whether questions may have a picture; without, no vision weight is loaded
     itemsize      bytes of the compute dtype
-    kv_itemsize   bytes of a cached key or value; 1: 8-bit codes with a 4-byte scale per head
+    kv            how keys and values are stored
     parallel      conversations at once, each with its own cache
     training      a training run instead of answers: make it with `of_training`
     """
@@ -266,7 +267,7 @@ class Workload:
     context: int
     with_picture: bool = True
     itemsize: int = 2
-    kv_itemsize: int = 2
+    kv: KVKind = KVKind.FULL
     parallel: int = 1
     training: Training | None = None
 
@@ -306,7 +307,6 @@ class Workload:
             context=training.prefix + training.tokens,
             with_picture=training.pictures > 0,
             itemsize=itemsize,
-            kv_itemsize=itemsize,
             training=training,
         )
 
@@ -626,12 +626,10 @@ def _besides_weights(
     cache, scratch = waiting, _scratch_bytes(phase, config, units, workload)
     if workload.training is None:
         cache = _cache_bytes(phase, config, share, workload)
-    if workload.kv_itemsize == 1 and cache:
-        # One layer's keys and values in the compute type; on a CPU one of them in float32, too,
-        # during the conversion. Several conversations share this: they are converted one after
-        # another.
-        values = workload.context * config.num_multi_query_heads * config.head_dim
-        scratch += values * (2 * workload.itemsize + (4 if in_ram else 0))
+    if cache:
+        # Several conversations share this: their keys and values are converted one after another.
+        values = workload.context * config.num_multi_query_heads * _padded(config, workload.kv)
+        scratch += values * workload.kv.reading_bytes(workload.itemsize, in_ram=in_ram)
     return cache, scratch
 
 
@@ -739,9 +737,14 @@ def _cache_bytes(
 
 def _token_bytes(config: ModelConfig, workload: Workload) -> int:
     """Return the bytes of the key and value of one token in one layer."""
-    scale = 4 if workload.kv_itemsize == 1 else 0
-    per_head = config.head_dim * workload.kv_itemsize + scale
+    per_head = workload.kv.row_bytes(config.head_dim, workload.itemsize)
     return 2 * config.num_multi_query_heads * per_head
+
+
+def _padded(config: ModelConfig, kind: KVKind) -> int:
+    """Return how many numbers of a head are computed from its codes."""
+    count, size = kind.groups(config.head_dim)
+    return count * size
 
 
 def _picture_cache_bytes(

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.model.attention import grouped_attention
 from cogvlm2_lite.model.gates import silu_gate, silu_gate_rows
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind, Place
+from cogvlm2_lite.model.kv_cache import KVCache, Place
 from cogvlm2_lite.model.norms import Normalize, RMSNorm
 from cogvlm2_lite.model.operations import REFERENCE, Operations
 from cogvlm2_lite.model.rotary import Rotation
@@ -270,7 +271,10 @@ class DecoderBlock:
 
     def _is_for_own_kernels(self, steps: Sequence[Step]) -> bool:
         return self.has_own_kernels and all(
-            step.place is not None and step.adapted is None for step in steps
+            step.place is not None
+            and step.adapted is None
+            and step.cache.kind in (KVKind.FULL, KVKind.INT8)
+            for step in steps
         )
 
     def _by_own_kernels(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Tensor]:
@@ -299,10 +303,7 @@ class DecoderBlock:
             self.operations.token_kernel is not None
             and all(x.is_cpu and x.shape[:2] == (1, 1) and not x.requires_grad for x in xs)
             and all(
-                step.place is None
-                and step.mask is None
-                and step.routing.vision is None
-                and step.cache.kind in (KVKind.FULL, KVKind.INT8)
+                step.place is None and step.mask is None and step.routing.vision is None
                 for step in steps
             )
         )
@@ -333,9 +334,11 @@ class DecoderBlock:
             keys, values = tokens[0].cache.append_stored(
                 self.layer, k[:, :, here], v[:, :, here], tokens[0].ahead
             )
-            out.append(
-                kernel.attend_tokens(grouped[here], [t[0] for t in keys], [t[0] for t in values])
+            cache = tokens[0].cache
+            mixed = kernel.attend_tokens(
+                cache.rotate(grouped[here]), [t[0] for t in keys], [t[0] for t in values]
             )
+            out.append(cache.rotate(mixed))
             begin = here.stop
         return torch.cat(out).view(len(steps), -1)
 
@@ -345,8 +348,8 @@ class DecoderBlock:
         q, k, v = self.rotated_heads(qkv, step.rotations[self.layer])
         keys, values = step.cache.append(self.layer, k, v, step.place, step.ahead)
         operations = self.operations
-        return grouped_attention(
-            q,
+        mixed = grouped_attention(
+            step.cache.rotate(q),
             keys,
             values,
             step.mask,
@@ -355,6 +358,8 @@ class DecoderBlock:
             joint=operations.joint_attention,
             several=operations.several_attention,
         )
+        heads = mixed.view(*mixed.shape[:2], -1, self.head_dim)
+        return step.cache.rotate(heads).flatten(-2)
 
     def rotated_heads(self, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, rotated, and values, [batch, heads, tokens, head_dim] each.

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.backends.registry import backend_of
-
-
-class KVKind(Enum):
-    """How keys and values are stored."""
-
-    FULL = "full"  # in the compute dtype
-    INT8 = "int8"  # 8-bit codes, one float32 scale per token and head: about half the bytes
-
+from cogvlm2_lite.kv_kind import KVKind
+from cogvlm2_lite.model.hadamard import hadamard
 
 Account = Callable[[int, int], None]
 """Called with (layer, change in bytes) when the size of the cache changes."""
@@ -33,7 +27,7 @@ class KVPrefix:
     """A copy of the first tokens of a cache, in its stored form.
 
     keys, values  the stored tensors of all layers, [layers, batch, kv_heads, tokens, ...] each:
-                  numbers in the compute dtype, or 8-bit codes and their scales
+                  numbers in the compute dtype, or codes and their scales
     """
 
     keys: tuple[Tensor, ...]
@@ -77,13 +71,18 @@ class _Rows:
     ) -> None:
         """Create empty rows; shape is (batch, kv_heads, head_dim)."""
         self._shape = shape
+        self._kind = kind
         self._dtype = dtype
         head_dim = shape[2]
-        layout = {
+        self._groups, self._size = kind.groups(head_dim)
+        self._layout = {
             KVKind.FULL: [(head_dim, dtype)],
             KVKind.INT8: [(head_dim, torch.int8), (1, torch.float32)],
+            KVKind.INT4: [
+                (self._groups * self._size // 2, torch.uint8),
+                (self._groups, torch.float16),
+            ],
         }[kind]
-        self._layout = layout
         self._device = device
         self.stored = self._make(0)
 
@@ -132,22 +131,59 @@ class _Rows:
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the stored form of x."""
-        if len(self.stored) == 1:
+        if self._kind is KVKind.FULL:
             return (x.to(self._dtype),)
+        if self._kind is KVKind.INT4:
+            return self._four_bits(hadamard(x.to(torch.float32)))
         # One scale per token and head, so that tokens can be appended without touching others.
         wide = x.to(torch.float32)
         scale = (wide.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12)
         return (wide / scale).round().to(torch.int8), scale
 
+    def _four_bits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the codes of x, two per byte, and the scales of its groups.
+
+        Codes go from -8 to 7. The scale makes the largest number of a group -8, whatever its sign:
+        the error is a tenth smaller than with codes from -7 to 7. A byte has the code of a number
+        of the group's first half in its lower bits, and one of the second half in the others.
+        """
+        count, size = self._groups, self._size
+        x = F.pad(x, (0, count * size - x.shape[-1])).view(*x.shape[:3], count, size)
+        low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+        most = torch.finfo(torch.float16).max
+        scales = (torch.where(high > -low, high, low) / -8).clamp(-most, most).to(torch.float16)
+        # A group whose scale is 0 has the codes 0.
+        wide = scales.to(torch.float32)
+        codes = (x / torch.where(wide == 0, torch.inf, wide)).round().clamp(-8, 7).to(torch.int8)
+        first, second = (half.view(torch.uint8) for half in codes.chunk(2, dim=-1))
+        return ((first & 15) | (second << 4)).flatten(-2), scales.squeeze(-1)
+
     def read(self, end: int) -> Tensor:
-        """Return the first `end` tokens, [batch, kv_heads, end, head_dim], compute dtype."""
-        if len(self.stored) == 1:
+        """Return the first `end` tokens, [batch, kv_heads, end, head_dim], compute dtype.
+
+        Rows of KVKind.INT4 stay rotated.
+        """
+        if self._kind is KVKind.FULL:
             return self.stored[0][:, :, :end]
         codes, scales = (tensor[:, :, :end] for tensor in self.stored)
+        if self._kind is KVKind.INT4:
+            return self._from_four_bits(codes, scales)
         # The product is computed in float32, and a GPU's kernel rounds it to the type of `out`: it
         # moves 3 bytes per number, where a product and a conversion would move 11.
         out = torch.empty(codes.shape, dtype=self._dtype, device=self._device)
         return torch.mul(codes, scales, out=out)
+
+    def _from_four_bits(self, codes: Tensor, scales: Tensor) -> Tensor:
+        """Return the numbers of codes and scales, see `_four_bits`."""
+        count, size = self._groups, self._size
+        shape = (*codes.shape[:3], count, 2, size // 2)
+        out = torch.empty(shape, dtype=self._dtype, device=self._device)
+        pairs = codes.view(*codes.shape[:3], count, size // 2)
+        wide = scales.to(torch.float32).unsqueeze(-1)
+        # The shift of a signed byte to the right keeps the sign.
+        torch.mul((pairs << 4).view(torch.int8) >> 4, wide, out=out[..., 0, :])
+        torch.mul(pairs.view(torch.int8) >> 4, wide, out=out[..., 1, :])
+        return out.flatten(3)[..., : self._shape[2]]
 
 
 _LAYERS_AT_A_TIME = 4
@@ -282,7 +318,7 @@ class KVCache:
         place         index of a single token, used instead of `length`
         ahead         tokens of the same step that are in the buffers after `length` already
         Returns       [batch, kv_heads, length + ahead + tokens, head_dim] each; with a place the
-                      first `window` tokens
+                      first `window` tokens; see `rotate`
 
         `length` does not change until `advance`, so all layers of a step write the same indices.
         """
@@ -296,11 +332,14 @@ class KVCache:
     def append_stored(
         self, layer: int, keys: Tensor, values: Tensor, ahead: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Do the same as `append` without a place; return the stored form, see `stored`.
+        """Do the same as `append` without a place; return what the C kernel for attention reads.
 
-        Returns  views of the first length + ahead + tokens tokens
+        Returns  the first length + ahead + tokens tokens in the compute dtype, or 8-bit codes and
+                 scales
         """
         end = self._write(layer, keys, values, ahead)
+        if self.kind is KVKind.INT4:
+            return [self._keys[layer].read(end)], [self._values[layer].read(end)]
         found, others = ([t[:, :, :end] for t in stored] for stored in self.stored(layer))
         return found, others
 
@@ -312,12 +351,25 @@ class KVCache:
         return start + keys.shape[2]
 
     def stored(self, layer: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Return a layer's buffers of keys and of values: numbers, or 8-bit codes and scales."""
+        """Return a layer's buffers of keys and of values: numbers, or codes and scales."""
         return self._keys[layer].stored, self._values[layer].stored
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return a layer's keys and values, [batch, kv_heads, length, head_dim] each."""
-        return self._keys[layer].read(self.length), self._values[layer].read(self.length)
+        keys, values = (rows[layer].read(self.length) for rows in (self._keys, self._values))
+        return self.rotate(keys), self.rotate(values)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Return queries as the keys are returned, or results for the values as they came in.
+
+        x  [..., head_dim]
+
+        Keys and values of KVKind.INT4 are rotated (hadamard.py) before they are stored, and stay so
+        when they are read. Products with rotated queries are those without rotation, and it is
+        faster to rotate the results of a few tokens than the values of all. The rotation is its own
+        inverse. Other kinds are not rotated.
+        """
+        return hadamard(x) if self.kind is KVKind.INT4 else x
 
     def advance(self, tokens: int) -> None:
         """Count the tokens of a finished step."""

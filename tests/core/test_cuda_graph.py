@@ -22,8 +22,8 @@ from cogvlm2_lite.engine.cuda_graph import GraphCache
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import Token, run
 from cogvlm2_lite.events import Cancel, Finished
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.plan import DeviceBudget
-from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from tests.helpers.answers import picture
 from tests.helpers.folders import talking_folder

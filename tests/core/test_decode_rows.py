@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import read_config
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.model.decoder import DecoderBlock, Routing, Step
 from cogvlm2_lite.model.gates import silu_gate, silu_gate_rows
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.norms import rms_norm
 from cogvlm2_lite.model.operations import choose_operations
 from cogvlm2_lite.model.rotary import RopeMode, RotaryTable, inverse_frequencies, rotary_table
@@ -108,7 +109,7 @@ def test_norms_and_gates_of_rows_have_the_bits_of_each_row(dtype: torch.dtype, w
         assert torch.equal(together, torch.cat(gated[:rows])[:, 0])
 
 
-@pytest.mark.parametrize("kind", [KVKind.FULL, KVKind.INT8], ids=str)
+@pytest.mark.parametrize("kind", list(KVKind), ids=str)
 @pytest.mark.parametrize(
     ("dtype", "head_dim"),
     [(torch.bfloat16, 128), (torch.float32, 128), (torch.float32, 48), (torch.bfloat16, 48)],

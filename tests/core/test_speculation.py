@@ -29,9 +29,10 @@ from cogvlm2_lite.events import (
     TextDelta,
 )
 from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.arena import Arena
 from cogvlm2_lite.memory.plan import DeviceBudget
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.sampling import Sampling
 from quantize.command import main as quantize
 from tests.core.test_scheduler import SHORT, answer_all, in_step, smallest

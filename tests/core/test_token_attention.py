@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.config import read_config
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.kv_kind import KVKind
+from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.token_attention import choose_token_attention, reference
 from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
 from cogvlm2_lite.weights.kernels.library import AMX, AVX2, AVX512, Library, open_library

@@ -14,8 +14,9 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.events import Cancel
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.model.decoder import DecoderBlock, Step
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.model.token_attention import (
     HIDDEN,
     choose_token_attention,
@@ -196,7 +197,7 @@ def read_words(model: Model) -> KVCache:
     return cache
 
 
-@pytest.mark.parametrize(("kv", "most"), [(KVKind.FULL, 22), (KVKind.INT8, 42)])
+@pytest.mark.parametrize(("kv", "most"), [(KVKind.FULL, 22), (KVKind.INT8, 42), (KVKind.INT4, 146)])
 def test_a_layer_of_a_decode_step_launches_few_kernels(
     folder: Path, kv: KVKind, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

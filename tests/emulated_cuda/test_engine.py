@@ -38,10 +38,11 @@ from cogvlm2_lite.events import (
     TextDelta,
 )
 from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory import work
 from cogvlm2_lite.memory.plan import DeviceBudget, MemoryPlan
 from cogvlm2_lite.memory.residency import Residency
-from cogvlm2_lite.model.kv_cache import KVCache, KVKind
+from cogvlm2_lite.model.kv_cache import KVCache
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.adapter import Adapter, read_adapter
 from cogvlm2_lite.weights.adapter_names import BEHIND_PICTURE

@@ -16,9 +16,9 @@ from unittest.mock import patch
 import pytest
 
 from cogvlm2_lite.architectures.architecture import Phase
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.plan import MemoryPlan, PhasePlan
 from cogvlm2_lite.memory.work import PREFILL_CHUNK
-from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.units import GIB, MIB
 from tests.emulated_cuda.allocator import (
     CachingAllocator,
@@ -184,9 +184,9 @@ def test_a_trace_that_is_put_together_is_that_of_the_whole_run(record: Record) -
 # --- other settings -------------------------------------------------------------------------------
 
 
-def test_8_bit_keys_and_values_stay_within_the_plan() -> None:
-    context = 2048
-    with session(24, kv=KVKind.INT8, context=context) as asked:
+@pytest.mark.parametrize(("kv", "context"), [(KVKind.INT8, 2048), (KVKind.INT4, 1024)], ids=str)
+def test_keys_and_values_of_fewer_bits_stay_within_the_plan(kv: KVKind, context: int) -> None:
+    with session(24, kv=kv, context=context) as asked:
         asked.ask("text", context - 48)
         case = Case(gib=24, plan=asked.model.plan, events=asked.machine.trace.events)
     assert excesses(case) == []

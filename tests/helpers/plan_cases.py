@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cogvlm2_lite.architectures.architecture import ModelConfig
 from cogvlm2_lite.config import parse_config
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory.plan import Workload
 from tests.helpers.shapes import REAL_JSON
 
@@ -44,6 +45,6 @@ workloads = st.builds(
     context=st.integers(16, 4096),
     with_picture=st.booleans(),
     itemsize=st.sampled_from([2, 4]),
-    kv_itemsize=st.sampled_from([1, 2, 4]),
+    kv=st.sampled_from(KVKind),
     parallel=st.integers(1, 5),
 )

@@ -17,9 +17,9 @@ from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.model import Model
 from cogvlm2_lite.events import Cancel, Finished
 from cogvlm2_lite.inputs.image import open_image
+from cogvlm2_lite.kv_kind import KVKind
 from cogvlm2_lite.memory import work
 from cogvlm2_lite.model import decoder
-from cogvlm2_lite.model.kv_cache import KVKind
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.kernels.choice import GPU_KERNELS
 from tests.emulated_cuda.install import emulated_cuda
@@ -67,7 +67,7 @@ def _runs(libraries: Mapping[str, ctypes.CDLL]) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=list(KVKind))
+@pytest.fixture(scope="module", params=[KVKind.FULL, KVKind.INT8], ids=str)
 def known(
     request: pytest.FixtureRequest, folder: Path, libraries: Mapping[str, ctypes.CDLL]
 ) -> tuple[KVKind, str, int]:
@@ -92,6 +92,15 @@ def test_streaming_changes_no_answer(folder: Path, known: tuple[KVKind, str, int
         model = opened(folder, int(peak * 0.9), kv=kv)
         assert text(model, max_new_tokens=TOKENS) == expected
         assert model.runtime.residency.streamed_bytes
+
+
+@pytest.mark.usefixtures("_runs")
+def test_a_cache_of_four_bits_goes_the_ordinary_way(folder: Path) -> None:
+    with emulated_cuda() as machine:
+        own = text(opened(folder, kv=KVKind.INT4), max_new_tokens=3)
+        assert machine.launches["cogvlm2_lite.attend_token.default"] == 1  # the self-test
+        assert machine.launches["cogvlm2_lite.stored_product.default"]
+    assert own
 
 
 @pytest.mark.usefixtures("_runs")
