@@ -152,11 +152,14 @@ _CHOICES = """\
   seconds to make it. It is used if no C compiler was found during installation; `doctor` reports
   this.
 - With AVX512 a register has a pair of columns of 16 matrix rows. They are decoded once for up to 16
-  rows of inputs, whose sums stay in registers. 16 rows are in 16 pages of memory, where the
+  rows of inputs, whose sums stay in registers. For 17 rows or more they are decoded once for up to
+  64, 8 units at a time, into the L1 cache: 32 rows took 0.95 and 0.97 of the time of two decodings
+  (14336 x 4096 and 4096 x 14336, medians of 7 pairs, by hand).
+  16 rows are in 16 pages of memory, where the
   hardware prefetcher would restart at each, so the next 16 rows are prefetched into the L2 cache in
   the order of their bytes, and each next cache line from there. On the Xeon (the linear layers of
   a decoder layer, one thread, smallest of 5 CPU times beside an earlier GEMV kernel in turn): 1 row
-  12.5 ms (the earlier kernel: 11.6), 2 rows 12.6, 4 rows 16.7, 8 rows 20, 16 rows 30, 32 rows 59.
+  12.5 ms (the earlier kernel: 11.6), 2 rows 12.6, 4 rows 16.7, 8 rows 20, 16 rows 30.
   The earlier kernel took 37 ms for 8 rows and 72 for 16. (By hand.)
 - Up to 48 rows are multiplied this way with AVX512, and up to 32 with AMX (whose GEMM is faster
   from about 25 rows on, but has other bits); without AVX512-BF16 any number. With AVX512 `--dtype

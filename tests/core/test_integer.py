@@ -116,7 +116,7 @@ def test_each_level_gives_the_bits_of_the_plain_version(
     plain, kernel = at(library, PLAIN), at(library, level)
     for height, columns in ((1, 1), (16, 3), (37, 5), (50, 17), (5, 56)):
         matrix = make(height, columns * group)
-        for rows in (*range(1, 20), 31, 32, 33) if height == 37 else (1, 2, 7, 16, 33):
+        for rows in (*range(1, 34), 67) if height == 37 else (1, 2, 7, 16, 33):
             x = inputs(rows, columns * group, seed=rows)
             assert same(product(kernel, x, matrix), product(plain, x, matrix)), (height, rows)
         x = inputs(9, columns * group, dtype=F32)

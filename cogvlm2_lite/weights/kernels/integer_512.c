@@ -3,7 +3,8 @@
  * A register holds two neighbouring 16-bit integers of each of 16 rows of the matrix. One
  * instruction multiplies them by two integers of the inputs, which is a pair broadcast from memory,
  * and adds both products to the 16 sums. So a matrix is decoded once for up to 16 inputs, and the
- * sums are multiplied by the scales of 16 rows at a time.
+ * sums are multiplied by the scales of 16 rows at a time. For more inputs, some units are decoded
+ * into the L1 cache and multiplied by several sets of inputs.
  *
  * To decode, 4 bytes of each of 16 rows are brought into a register; shifts and a permutation
  * instruction then look up levels. The codes that one look-up finds are not neighbours in the
@@ -18,7 +19,10 @@
 
 #if ON_X86
 
-#define MOST_SET 16 /* inputs that are multiplied at a time: their sums are in registers */
+#define MOST_SET 16    /* inputs that are multiplied at a time: their sums are in registers */
+#define PANEL_UNITS 8  /* units decoded into a panel of 16 KiB, which stays in the L1 cache */
+#define PANEL_SETS 4   /* most sets of inputs that use a panel; their totals are on the stack */
+#define PAIRS (UNIT / 2) /* registers for a unit, each with a pair of columns of 16 rows */
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -202,6 +206,23 @@ AVX512 INLINE void load_lanes(const uint8_t *codes, int64_t pitch, __m512i *out)
     out[3] = _mm512_unpackhi_epi64(c, e);
 }
 
+/* Decode 4 bytes of each of 16 rows: 4 pairs of columns, or 2 of int8. */
+AVX512 INLINE void decode(__m512i lanes, __m512i table, int bits, __m512i *pairs)
+{
+    if (bits == 4) {
+        /* A lane holds 8 codes; shifts by 0, 4, 8 and 12 bits move two of them to the lowest bits
+         * of its halves. A permutation reads 5 bits, and the table has its 16 levels twice, so the
+         * fifth, of the next code, has no effect. */
+        pairs[0] = _mm512_permutexvar_epi16(lanes, table);
+        pairs[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(lanes, 4), table);
+        pairs[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(lanes, 8), table);
+        pairs[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(lanes, 12), table);
+    } else {
+        pairs[0] = _mm512_srai_epi16(_mm512_slli_epi16(lanes, 8), 8);
+        pairs[1] = _mm512_srai_epi16(lanes, 8);
+    }
+}
+
 /* Multiply a block of 16 rows by a set of inputs. `inputs` and `bits` are constants in every
  * caller, so that the compiler keeps the sums in registers.
  *
@@ -244,18 +265,7 @@ AVX512 INLINE void multiply_set(const uint8_t *codes, int64_t pitch, int64_t uni
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 __m512i pairs[4];
-                if (bits == 4) {
-                    /* A lane holds 8 codes; shifts by 0, 4, 8 and 12 bits move two of them to the
-                     * lowest bits of its halves. A permutation reads 5 bits, and the table has its
-                     * 16 levels twice, so the fifth, of the next code, has no effect. */
-                    pairs[0] = _mm512_permutexvar_epi16(lanes[i], table);
-                    pairs[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(lanes[i], 4), table);
-                    pairs[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(lanes[i], 8), table);
-                    pairs[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(lanes[i], 12), table);
-                } else {
-                    pairs[0] = _mm512_srai_epi16(_mm512_slli_epi16(lanes[i], 8), 8);
-                    pairs[1] = _mm512_srai_epi16(lanes[i], 8);
-                }
+                decode(lanes[i], table, bits, pairs);
 #pragma GCC unroll 4
                 for (int k = 0; k < 16 / bits; k++)
 #pragma GCC unroll 16
@@ -305,6 +315,108 @@ FOR_EACH(DEFINE, 8)
 #define NAME(inputs, bits) multiply_##inputs##_##bits,
 static const Multiply FUNCTIONS[2][MOST_SET] = {{FOR_EACH(NAME, 4)}, {FOR_EACH(NAME, 8)}};
 
+/* ---- more than one set of inputs ----------------------------------------------------------- */
+
+/* Decode some units of 16 rows. panel: [units][PAIRS] */
+AVX512 INLINE void fill_panel(const uint8_t *codes, int64_t pitch, int64_t units, __m512i table,
+                              int bits, __m512i *panel)
+{
+    for (int64_t start = 0; start < units * UNIT * bits / 8; start += 16) {
+        __m512i lanes[4];
+        load_lanes(codes + start, pitch, lanes);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            __m512i pairs[4];
+            decode(lanes[i], table, bits, pairs);
+#pragma GCC unroll 4
+            for (int k = 0; k < 16 / bits; k++)
+                _mm512_store_si512(panel++, pairs[k]);
+        }
+    }
+}
+
+/* Multiply a panel by a set of inputs, and add to `totals`. Prefetch `ahead` bytes for each
+ * unit. */
+AVX512 INLINE void multiply_panel(const __m512i *panel, int64_t units, const float *scales,
+                                  const int16_t *x, const float *steps, int inputs,
+                                  const uint8_t *prefetch, int64_t ahead, __m512 *totals)
+{
+    for (int64_t unit = 0; unit < units; unit++) {
+        for (int64_t i = 0; i < ahead; i += 64)
+            _mm_prefetch((const char *)(prefetch + i), _MM_HINT_T1);
+        prefetch += ahead;
+        __m512i sums[MOST_SET];
+#pragma GCC unroll 16
+        for (int m = 0; m < inputs; m++)
+            sums[m] = _mm512_setzero_si512();
+#pragma GCC unroll 2
+        for (int pair = 0; pair < PAIRS; pair++) {
+            const __m512i both = _mm512_load_si512(panel + pair);
+#pragma GCC unroll 16
+            for (int m = 0; m < inputs; m++)
+                add_products(&sums[m], both, x + m * UNIT + 2 * pair);
+        }
+        const __m512 scale = _mm512_load_ps(scales);
+#pragma GCC unroll 16
+        for (int m = 0; m < inputs; m++) {
+            const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(steps[m]));
+            totals[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), factor, totals[m]);
+        }
+        panel += PAIRS;
+        scales += LANES;
+        x += inputs * UNIT;
+        steps += inputs;
+    }
+}
+
+/* The functions for each number of inputs in one of several sets, 9 to 16. */
+typedef void (*MultiplyPanel)(const __m512i *panel, int64_t units, const float *scales,
+                              const int16_t *x, const float *steps, const uint8_t *prefetch,
+                              int64_t ahead, __m512 *totals);
+
+#define DEFINE_PANEL(inputs)                                                                      \
+    AVX512 static void multiply_panel_##inputs(                                                   \
+        const __m512i *panel, int64_t units, const float *scales, const int16_t *x,               \
+        const float *steps, const uint8_t *prefetch, int64_t ahead, __m512 *totals)               \
+    {                                                                                             \
+        multiply_panel(panel, units, scales, x, steps, inputs, prefetch, ahead, totals);          \
+    }
+#define FOR_EACH_PANEL(F) F(9) F(10) F(11) F(12) F(13) F(14) F(15) F(16)
+FOR_EACH_PANEL(DEFINE_PANEL)
+#define NAME_PANEL(inputs) multiply_panel_##inputs,
+static const MultiplyPanel PANEL_FUNCTIONS[] = {FOR_EACH_PANEL(NAME_PANEL)};
+
+/* Multiply a block of 16 rows by `count` sets of inputs, which have `size` inputs each. The codes
+ * are decoded once for all of them.
+ *
+ * x, steps  of the first of these sets
+ * totals    [count * size] */
+AVX512 static void multiply_sets(const uint8_t *codes, int64_t pitch, int64_t units, __m512i table,
+                                 const float *scales, const int16_t *x, const float *steps,
+                                 int64_t size, int64_t count, int bits, const uint8_t *prefetch,
+                                 __m512 *totals)
+{
+    const MultiplyPanel multiply = PANEL_FUNCTIONS[size - 9];
+    const int64_t unit_bytes = UNIT * bits / 8;
+    __m512i panel[PANEL_UNITS * PAIRS];
+    for (int64_t i = 0; i < count * size; i++)
+        totals[i] = _mm512_setzero_ps();
+    for (int64_t unit = 0; unit < units; unit += PANEL_UNITS) {
+        const int64_t some = smaller(PANEL_UNITS, units - unit);
+        if (bits == 4)
+            fill_panel(codes + unit * unit_bytes, pitch, some, table, 4, panel);
+        else
+            fill_panel(codes + unit * unit_bytes, pitch, some, table, 8, panel);
+        for (int64_t set = 0; set < count; set++) {
+            const int64_t place = (set * units + unit) * size;
+            /* With the first set, prefetch as many bytes of the next block as were decoded. */
+            multiply(panel, some, scales + unit * LANES, x + place * UNIT, steps + place,
+                     prefetch + unit * LANES * unit_bytes, set == 0 ? LANES * unit_bytes : 0,
+                     totals + set * size);
+        }
+    }
+}
+
 /* A thread's buffer: scales [units][16], room for scales [16][64], and a block of codes. */
 static int64_t room_512(const Product *p)
 {
@@ -330,17 +442,22 @@ AVX512 static void multiply_512(const Product *p, int64_t begin, int64_t end, vo
     __m512i table = _mm512_setzero_si512();
     if (four_bit)
         table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)w->integer_levels));
-    /* 2. Multiply it by each set of inputs. The last one may have missing inputs, which are zeros. */
-    const float *steps = (const float *)((int16_t *)p->arranged + sets * size * p->units * UNIT);
-    for (int64_t set = 0; set < sets; set++) {
-        const int64_t place = set * size * p->units;
-        /* The next block is prefetched with the first set, and read from the L2 cache later. */
-        const uint8_t *prefetch = set == 0 ? w->codes + end * pitch : codes;
-        __m512 sums[MOST_SET];
-        FUNCTIONS[!four_bit][size - 1](codes, pitch, p->units, table, scales,
-                                       (int16_t *)p->arranged + place * UNIT, steps + place,
-                                       prefetch, sums);
-        for (int64_t m = 0; m < smaller(size, p->inputs - set * size); m++)
+    /* 2. Multiply it by each set of inputs. The last one may have missing inputs, which are zeros.
+     *    The next block is prefetched. */
+    const int16_t *x = p->arranged;
+    const float *steps = (const float *)(x + sets * size * p->units * UNIT);
+    const uint8_t *prefetch = w->codes + end * pitch;
+    const int bits = four_bit ? 4 : 8;
+    for (int64_t set = 0; set < sets; set += PANEL_SETS) {
+        const int64_t count = smaller(PANEL_SETS, sets - set), place = set * size * p->units;
+        __m512 sums[PANEL_SETS * MOST_SET];
+        if (sets == 1)
+            FUNCTIONS[!four_bit][size - 1](codes, pitch, p->units, table, scales, x, steps,
+                                           prefetch, sums);
+        else
+            multiply_sets(codes, pitch, p->units, table, scales, x + place * UNIT, steps + place,
+                          size, count, bits, prefetch, sums);
+        for (int64_t m = 0; m < smaller(count * size, p->inputs - set * size); m++)
             write_lanes(p, set * size + m, begin, lanes_of(end - begin), sums[m]);
     }
 }
