@@ -11,11 +11,17 @@ from cogvlm2_lite.errors import UsageError
 CPU_LEVEL = "COGVLM2_LITE_CPU_LEVEL"
 """The environment variable that names the highest level of instructions to use."""
 
-AVX2, AVX_VNNI, AVX512, AMX = 1, 2, 3, 4
+AVX2, AVX_VNNI, AVX512_VNNI, AVX512, AMX = 1, 2, 3, 4, 5
 """Levels of instructions as in matrix.h; the plain C functions for tests are level 0."""
 
 LEVEL_NAMES: Mapping[str, int] = MappingProxyType(
-    {"avx2": AVX2, "avx-vnni": AVX_VNNI, "avx512": AVX512, "amx": AMX}
+    {
+        "avx2": AVX2,
+        "avx-vnni": AVX_VNNI,
+        "avx512-vnni": AVX512_VNNI,
+        "avx512": AVX512,
+        "amx": AMX,
+    }
 )
 
 

@@ -31,7 +31,7 @@ from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel, open_gemm_amx
 from cogvlm2_lite.weights.kernels.gemv import GemvDequantizer, GemvKernel, IntegerKernel
 from cogvlm2_lite.weights.kernels.int8 import Int8Dequantizer
 from cogvlm2_lite.weights.kernels.interface import Dequantizer, Dequantizers, Kernel, KernelList
-from cogvlm2_lite.weights.kernels.library import AVX512, AVX_VNNI, open_library
+from cogvlm2_lite.weights.kernels.library import AVX512, AVX512_VNNI, AVX_VNNI, open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix, Int8Matrix
 from cogvlm2_lite.weights.kernels.nf4 import dequantize_reference, quantize_nf4
 from cogvlm2_lite.weights.kernels.packed import PackedKernel
@@ -48,9 +48,8 @@ _PROBE_ROWS, _PROBE_COLUMNS, _GROUP = 32, 128, 64
 class KernelChoice:
     """The kernels that multiply on a device, one list for each storage kind.
 
-    name    "gemv"          few rows: our C kernel on the stored matrix; many rows: our AMX kernel
-                            if the CPU has AMX, our C kernel if it has no AVX512-BF16, else
-                            dequantizing and torch's multiplication
+    name    "gemv"          our C kernel on the stored matrix; for many rows another one of ours if
+                            the CPU has AMX
             "packed"        few rows: bitsandbytes' AVX512-BF16 kernel on a second, packed copy;
                             many rows: as "bitsandbytes"
             "bitsandbytes"  bitsandbytes' dequantizing into reused buffers, and torch's
@@ -161,7 +160,9 @@ def _instructions(level: int, dtype: torch.dtype) -> str:
     """Return the names of the instructions that our C kernels use, for `doctor`."""
     if level >= AVX512 and dtype == torch.bfloat16:
         return "AVX512-BF16"
-    return "AVX-VNNI" if level == AVX_VNNI else "AVX2"
+    if level >= AVX512:
+        return "AVX2"
+    return {AVX_VNNI: "AVX-VNNI", AVX512_VNNI: "AVX512-VNNI"}.get(level, "AVX2")
 
 
 def _open_packed(device: torch.device, dtype: torch.dtype) -> KernelChoice:

@@ -21,11 +21,9 @@ from cogvlm2_lite.weights.kernels.scratch import Scratch
 _VOID, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _UNIT = 64
 _WIDEST = 65536
-_MOST_ROWS = {AVX512: 48, AMX: 32}
-"""Up to this many rows of bfloat16 the products of integers are chosen, by level. AVX512: an
-earlier kernel was as fast as dequantizing and torch's multiplication at 24 rows, and these products
-take less than half of its time. AMX: our AMX GEMM is faster from about 25 rows on, but its rows
-have other bits than alone."""
+_MOST_ROWS_WITH_AMX = 32
+"""Up to this many rows of bfloat16 the products of integers are chosen on a CPU with AMX. Our AMX
+GEMM is faster from about 25 rows on, but its rows have other bits than alone."""
 _MOST_FLOAT_ROWS = 16
 """The same for float32. torch was limited to AVX2, and the kernel was still 1.24 times as fast."""
 
@@ -52,15 +50,15 @@ class IntegerKernel:
     ) -> bool:
         """Return True for whole groups per row; see Kernel.
 
-        With AVX512-BF16 only for few rows of bfloat16: there float32 is computed only if it was
-        asked for. Without it these products are faster than those of float32 for any number of
-        rows, and their error is below that of bfloat16.
+        With AVX512-BF16 only for bfloat16: there float32 is computed only if it was asked for.
+        Without it these products are faster than those of float32, and their error is below that of
+        bfloat16. With AMX only for few rows.
         """
         if not _fits(columns, group):
             return False
         if self.level < AVX512:
             return True
-        return dtype == torch.bfloat16 and rows <= _MOST_ROWS[self.level]
+        return dtype == torch.bfloat16 and (self.level < AMX or rows <= _MOST_ROWS_WITH_AMX)
 
     def multiply(
         self, x: Tensor, matrix: FourBitMatrix | Int8Matrix, bias: Tensor | None, scratch: Scratch

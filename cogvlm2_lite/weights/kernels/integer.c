@@ -192,6 +192,7 @@ static const Version *version_of(int level)
         return &integer_avx2;
     case LEVEL_AVX_VNNI:
         return &integer_avx_vnni;
+    case LEVEL_AVX512_VNNI:
     case LEVEL_AVX512:
     case LEVEL_AMX:
         return &integer_512;
@@ -294,10 +295,12 @@ int cpu_level(int most)
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
         return LEVEL_PLAIN;
-    if (most >= LEVEL_AVX512 && __builtin_cpu_supports("avx512f") &&
+    if (most >= LEVEL_AVX512_VNNI && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
-        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")) {
+        __builtin_cpu_supports("avx512vnni")) {
+        if (most < LEVEL_AVX512 || !__builtin_cpu_supports("avx512bf16"))
+            return LEVEL_AVX512_VNNI;
         const int has_int8_tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 25 & 1;
         return most >= LEVEL_AMX && has_int8_tiles && gemm_amx_works() ? LEVEL_AMX : LEVEL_AVX512;
     }

@@ -3,8 +3,8 @@
  * A register holds two neighbouring 16-bit integers of each of 16 rows of the matrix. One
  * instruction multiplies them by two integers of the inputs, which is a pair broadcast from memory,
  * and adds both products to the 16 sums. So a matrix is decoded once for up to 16 inputs, and the
- * sums are multiplied by the scales of 16 rows at a time. For more inputs, some units are decoded
- * into the L1 cache and multiplied by several sets of inputs.
+ * sums are multiplied by the scales of 16 rows at a time. For more inputs, a panel of 16 rows and a
+ * few units is decoded into the L1 cache and multiplied by several sets of 16 inputs.
  *
  * To decode, 4 bytes of each of 16 rows are brought into a register; shifts and a permutation
  * instruction then look up levels. The codes that one look-up finds are not neighbours in the
@@ -19,13 +19,15 @@
 
 #if ON_X86
 
-#define MOST_SET 16    /* inputs that are multiplied at a time: their sums are in registers */
-#define PANEL_UNITS 8  /* units decoded into a panel of 16 KiB, which stays in the L1 cache */
-#define PANEL_SETS 4   /* most sets of inputs that use a panel; their totals are on the stack */
-#define PAIRS (UNIT / 2) /* registers for a unit, each with a pair of columns of 16 rows */
+#define MOST_SET 16          /* inputs that are multiplied at a time: their sums are in registers */
+#define PANEL_UNITS 8        /* units decoded into a panel of 16 KiB, which stays in the L1 cache */
+#define PANEL_SETS 4         /* most sets that use a panel; their totals are on the stack */
+#define PAIRS (UNIT / 2)     /* registers for a unit, each with a pair of columns of 16 rows */
+#define BAND_BLOCKS 8        /* blocks of rows that one call multiplies, if there are many inputs */
+#define L2_BYTES (640 << 10) /* of inputs that stay in the L2 cache */
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- scales ------------------------------------------------------------------------------- */
 
@@ -417,52 +419,79 @@ AVX512 static void multiply_sets(const uint8_t *codes, int64_t pitch, int64_t un
     }
 }
 
-/* A thread's buffer: scales [units][16], room for scales [16][64], and a block of codes. */
+/* Return how many sets of inputs are multiplied one after another by all blocks of a band: those
+ * whose integers stay in the L2 cache. Of one or two sets it is all, so that up to 32 inputs always
+ * need a matrix decoded once. */
+static int64_t sets_at_once(const Product *p)
+{
+    const int64_t fitting = L2_BYTES / (set_size(p) * p->w->columns * (int64_t)sizeof(int16_t));
+    return sets_of(p) <= 2 ? sets_of(p) : larger(1, smaller(PANEL_SETS, fitting));
+}
+
+/* With many inputs, a call multiplies several blocks of rows, so that inputs are read once for all
+ * of them from where all inputs are. */
+static int64_t band_512(const Product *p, int threads)
+{
+    if (sets_of(p) <= sets_at_once(p))
+        return LANES;
+    return larger(1, smaller(BAND_BLOCKS, p->w->rows / LANES / threads)) * LANES;
+}
+
+/* A thread's buffer: scales [blocks][units][16], room for scales [16][64], and a block of codes. */
 static int64_t room_512(const Product *p)
 {
-    return (p->units + UNIT) * LANES * 4 + (p->w->rows % LANES ? LANES * p->w->columns : 0);
+    return (BAND_BLOCKS * p->units + UNIT) * LANES * 4 +
+           (p->w->rows % LANES ? LANES * p->w->columns : 0);
 }
 
 AVX512 static void multiply_512(const Product *p, int64_t begin, int64_t end, void *room)
 {
     const Matrix *w = p->w;
-    const int four_bit = w->integer_levels != NULL;
-    const int64_t pitch = four_bit ? w->columns / 2 : w->columns;
-    const int64_t size = set_size(p), sets = sets_of(p);
-    float *scales = room;
-    scales_of_block(w, begin, scales, scales + p->units * LANES);
-    /* 1. Copy an incomplete block, so that it can be read as if it was complete. */
-    const uint8_t *codes = w->codes + begin * pitch;
-    if (end - begin < LANES) {
-        uint8_t *copy = (uint8_t *)(scales + (p->units + UNIT) * LANES);
-        memcpy(copy, codes, (size_t)((end - begin) * pitch));
-        memset(copy + (end - begin) * pitch, 0, (size_t)((LANES - (end - begin)) * pitch));
-        codes = copy;
+    const int four_bit = w->integer_levels != NULL, bits = four_bit ? 4 : 8;
+    const int64_t pitch = w->columns * bits / 8, size = set_size(p), sets = sets_of(p);
+    const int64_t blocks = (end - begin + LANES - 1) / LANES;
+    /* 1. The scales of all blocks. */
+    float *scales = room, *scratch = scales + BAND_BLOCKS * p->units * LANES;
+    for (int64_t block = 0; block < blocks; block++)
+        scales_of_block(w, begin + block * LANES, scales + block * p->units * LANES, scratch);
+    /* 2. Copy an incomplete block, so that it can be read as if it was complete. */
+    const int64_t rest = (end - begin) % LANES;
+    uint8_t *copy = (uint8_t *)(scratch + UNIT * LANES);
+    if (rest) {
+        memcpy(copy, w->codes + (end - rest) * pitch, (size_t)(rest * pitch));
+        memset(copy + rest * pitch, 0, (size_t)((LANES - rest) * pitch));
     }
     __m512i table = _mm512_setzero_si512();
     if (four_bit)
         table = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)w->integer_levels));
-    /* 2. Multiply it by each set of inputs. The last one may have missing inputs, which are zeros.
-     *    The next block is prefetched. */
+    /* 3. Multiply some sets of inputs by each block. The last set may have missing inputs, which
+     *    are zeros. The next block is prefetched. */
     const int16_t *x = p->arranged;
     const float *steps = (const float *)(x + sets * size * p->units * UNIT);
-    const uint8_t *prefetch = w->codes + end * pitch;
-    const int bits = four_bit ? 4 : 8;
-    for (int64_t set = 0; set < sets; set += PANEL_SETS) {
-        const int64_t count = smaller(PANEL_SETS, sets - set), place = set * size * p->units;
-        __m512 sums[PANEL_SETS * MOST_SET];
-        if (sets == 1)
-            FUNCTIONS[!four_bit][size - 1](codes, pitch, p->units, table, scales, x, steps,
-                                           prefetch, sums);
-        else
-            multiply_sets(codes, pitch, p->units, table, scales, x + place * UNIT, steps + place,
-                          size, count, bits, prefetch, sums);
-        for (int64_t m = 0; m < smaller(count * size, p->inputs - set * size); m++)
-            write_lanes(p, set * size + m, begin, lanes_of(end - begin), sums[m]);
+    for (int64_t set = 0; set < sets; set += sets_at_once(p)) {
+        const int64_t count = smaller(sets_at_once(p), sets - set), place = set * size * p->units;
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t row = begin + block * LANES, rows = smaller(LANES, end - row);
+            const uint8_t *codes = rows < LANES ? copy : w->codes + row * pitch;
+            const uint8_t *prefetch = w->codes + (row + rows) * pitch;
+            const float *here = scales + block * p->units * LANES;
+            __m512 sums[PANEL_SETS * MOST_SET];
+            if (count == 1)
+                FUNCTIONS[!four_bit][size - 1](codes, pitch, p->units, table, here,
+                                               x + place * UNIT, steps + place, prefetch, sums);
+            else
+                multiply_sets(codes, pitch, p->units, table, here, x + place * UNIT, steps + place,
+                              size, count, bits, prefetch, sums);
+            for (int64_t m = 0; m < smaller(count * size, p->inputs - set * size); m++)
+                write_lanes(p, set * size + m, row, lanes_of(rows), sums[m]);
+        }
     }
 }
 
-const Version integer_512 = {
-    .bytes = bytes_512, .arrange = arrange_512, .room = room_512, .multiply = multiply_512};
+const Version integer_512 = {.bytes = bytes_512,
+                             .arrange = arrange_512,
+                             .room = room_512,
+                             .band = band_512,
+                             .multiply = multiply_512};
 
 #endif

@@ -13,6 +13,7 @@ from cogvlm2_lite.backends.cpu_level import (
     AMX,
     AVX2,
     AVX512,
+    AVX512_VNNI,
     AVX_VNNI,
     CPU_LEVEL,
     LEVEL_NAMES,
@@ -24,6 +25,7 @@ __all__ = [
     "AMX",
     "AVX2",
     "AVX512",
+    "AVX512_VNNI",
     "AVX_VNNI",
     "CPU_LEVEL",
     "LEVEL_NAMES",
@@ -36,8 +38,9 @@ __all__ = [
 class Library:
     """The functions of the library, and the instruction set that this CPU supports.
 
-    level  AVX2; AVX_VNNI; AVX512 if the CPU has AVX512 with VBMI, VNNI and BF16; AMX if it also
-           has AMX for int8 and bfloat16. The environment variable CPU_LEVEL lowers it.
+    level  AVX2; AVX_VNNI; AVX512_VNNI if the CPU has AVX512 with VBMI and VNNI; AVX512 if it also
+           has AVX512-BF16; AMX if it also has AMX for int8 and bfloat16. The environment variable
+           CPU_LEVEL lowers it.
     """
 
     functions: ctypes.CDLL

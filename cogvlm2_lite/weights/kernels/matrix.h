@@ -21,11 +21,12 @@
 /* The levels of instructions: each has all functions of the lower ones. library.py has the same
  * numbers. */
 enum {
-    LEVEL_PLAIN = 0,    /* C without instructions of a certain processor; tests compare with it */
-    LEVEL_AVX2 = 1,     /* AVX2 and FMA */
-    LEVEL_AVX_VNNI = 2, /* and AVX-VNNI: integer products on 256-bit registers */
-    LEVEL_AVX512 = 3,   /* AVX2, and AVX512 with VBMI, VNNI and BF16; not always AVX-VNNI */
-    LEVEL_AMX = 4,      /* AVX512, and AMX for int8 and bfloat16 */
+    LEVEL_PLAIN = 0,       /* C without instructions of a certain processor; tests compare with it */
+    LEVEL_AVX2 = 1,        /* AVX2 and FMA */
+    LEVEL_AVX_VNNI = 2,    /* and AVX-VNNI: integer products on 256-bit registers */
+    LEVEL_AVX512_VNNI = 3, /* AVX2, and AVX512 with VBMI and VNNI; not always AVX-VNNI */
+    LEVEL_AVX512 = 4,      /* and AVX512-BF16 */
+    LEVEL_AMX = 5,         /* and AMX for int8 and bfloat16 */
 };
 
 /* There is one scale per group: a float32 or, with double quantization, an 8-bit code: scale =
