@@ -157,22 +157,27 @@ _PRIORS = {
 class _Chances:
     """Estimates how probably the next token of a source is right, from how often it was.
 
-    It learns from every token of the answer, also where no draft was computed.
+    It learns from every token of the answer, also where no draft was computed. What is assumed of
+    a match of a certain length is lowered if the source is worse than assumed as a whole: matches
+    of other lengths then need no failures of their own.
     """
 
     _WEIGHT = 2.0
+    _WEIGHT_OF_SOURCE = 6.0
     _KEPT = 0.95
     _MOST = 0.98
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int], tuple[float, float]] = {}
+        self._of_sources: dict[str, tuple[float, float]] = {}
+        """How many tokens of a source were right, and how many were assumed to be."""
 
     def of(self, source: str, match: int) -> float:
         """Return the chance of a source's next token; match: tokens before it that agree."""
-        key = source, _bucket(match)
-        first, further = _PRIORS[source]
-        prior = min(first + further * key[1], self._MOST)
-        right, tried = self._counts.get(key, (0.0, 0.0))
+        right, assumed = self._of_sources.get(source, (0.0, 0.0))
+        worse = min(1.0, (right + self._WEIGHT_OF_SOURCE) / (assumed + self._WEIGHT_OF_SOURCE))
+        prior = self._prior(source, match) * worse
+        right, tried = self._counts.get((source, _bucket(match)), (0.0, 0.0))
         return min((right + prior * self._WEIGHT) / (tried + self._WEIGHT), self._MOST)
 
     def note(self, source: str, match: int, *, right: bool) -> None:
@@ -180,6 +185,14 @@ class _Chances:
         key = source, _bucket(match)
         hits, tried = self._counts.get(key, (0.0, 0.0))
         self._counts[key] = hits * self._KEPT + right, tried * self._KEPT + 1
+        hits, assumed = self._of_sources.get(source, (0.0, 0.0))
+        assumed = assumed * self._KEPT + self._prior(source, match)
+        self._of_sources[source] = hits * self._KEPT + right, assumed
+
+    def _prior(self, source: str, match: int) -> float:
+        """Return the chance before anything is learned."""
+        first, further = _PRIORS[source]
+        return min(first + further * _bucket(match), self._MOST)
 
 
 def _bucket(match: int) -> int:

@@ -275,3 +275,20 @@ def test_chances_become_what_they_are_also_if_no_draft_is_computed(tokenizer: To
         found.append(next(iter(drafter.propose(1).chances), 0.0))
     late = found[300:]
     assert 0.05 < sum(late) / len(late) < 0.35
+
+
+def test_a_text_that_is_often_wrong_is_proposed_less_after_matches_of_any_length(
+    tokenizer: Tokenizer,
+) -> None:
+    """The answer puts something else behind one, two or three words of the text in turn."""
+    words = "red small round soft green large square hard blue thin long warm".split()
+    drafter, expected, place = Drafter(tokenizer, resembled=" ".join(words)), [], 0
+    for count in (1, 2, 3, 1, 2, 3):
+        for word in words[place : place + count]:
+            for token in tokenizer.encode(" " + word):
+                drafter.push(token)
+        expected.append(sum(drafter.propose(31).chances))
+        place += count
+        for token in tokenizer.encode(" |"):
+            drafter.push(token)
+    assert max(expected[3:]) < expected[0] / 2
