@@ -9,7 +9,7 @@ weights. Everything runs with two numbers of layers (decode and prefill 1 and 3,
 the difference, divided, is the time of a layer without the rest of the model. Both take turns, in
 CPU time; a ratio is the median of the pairs. Ours is limited to a level of instructions by
 environment variables, a peer by the options of its build. All products of the peers take inputs of
-8 bits, except OpenVINO's and those of towers in F16; ours take 14 bits or
+8 bits, except OpenVINO's and those of towers in F16; ours take 13 bits or
 bfloat16.
 
 phases  decode   one token after 8

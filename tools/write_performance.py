@@ -553,7 +553,7 @@ weights with a scale for 64 columns. Mainline has its reordered copy of the weig
 runs as it comes, and once with reordered weights (`-rtr`). OpenVINO has 4-bit weights with zero
 points and scales for 128 columns, and ran in bfloat16 (its choice here) and in float32; its code
 can't be limited to less than the processor has. Inputs of products have 8 bits in both llama.cpp;
-ours have 14 bits or are bfloat16. Ours and one peer take turns; the time of a
+ours have 13 bits or are bfloat16. Ours and one peer take turns; the time of a
 layer is half of the difference between 3 layers and 1 (in the tower: between 2 and 1), and a ratio
 is the median of 1 to 5 pairs, with the lowest and the highest beside it. With two threads CPU time
 is that of both, with waiting.
@@ -562,11 +562,9 @@ GCC 12 compiles mainline's AMX code in such a way that it ends with an illegal i
 first token; the figures for AMX are of a build with `-fno-dse -fno-tree-dse`."""
 
 _PEERS_WHY = """\
-Without AMX, prefill on a processor with AVX512-BF16 multiplies bfloat16, which this Xeon does at
-half the rate of float32; both llama.cpp multiply integers of 8 bits there. On the EPYC, which
-multiplies bfloat16 at the full rate, ours was ahead. With several rows ik_llama.cpp decodes a block
-of weights once into integers of 8 bits, in the order in which the product reads them, and has one
-scale for 256 columns of an input. Ours have 14 bits and a scale for 64 columns."""
+Where ik_llama.cpp is ahead: with several rows it decodes a block of weights once into integers of 8
+bits, in the order in which the product reads them, and has one scale for 256 columns of an input.
+Ours have 13 bits and a scale for 64 columns."""
 
 _PEERS_EARLIER = """\
 On the EPYC, with earlier kernels and beside mainline llama.cpp of the same commit built for it
