@@ -281,8 +281,9 @@ def test_a_text_that_is_often_wrong_is_proposed_less_after_matches_of_any_length
     tokenizer: Tokenizer,
 ) -> None:
     """The answer puts something else behind one, two or three words of the text in turn."""
-    words = "red small round soft green large square hard blue thin long warm".split()
-    drafter, expected, place = Drafter(tokenizer, resembled=" ".join(words)), [], 0
+    resembled = "red small round soft green large square hard blue thin long warm"
+    words = resembled.split()
+    drafter, expected, place = Drafter(tokenizer, resembled=resembled), list[float](), 0
     for count in (1, 2, 3, 1, 2, 3):
         for word in words[place : place + count]:
             for token in tokenizer.encode(" " + word):
