@@ -302,6 +302,7 @@ class _Questions:
         self._task, self._engine, self._names = task, engine, names
         self._outcomes: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
         self._under_way: dict[int, _UnderWay] = {}
+        self._in_float32 = False
         self._answered: dict[int, Answered] = {}
         self._alone: list[int] = []
         """Pictures to ask about again one at a time, with no other question in progress."""
@@ -427,7 +428,8 @@ class _Questions:
                 self._fail(asked.place, outcome.text)
             case PictureOpened():
                 asked.notices = outcome.notices
-            case Notice() if outcome.text == TOO_LARGE_FOR_FLOAT16:
+            case Notice() if outcome.text == TOO_LARGE_FOR_FLOAT16 and not self._in_float32:
+                self._in_float32 = True  # all pictures in progress begin again; one reports it
                 asked.notices = (*asked.notices, outcome.text)
             case Finished():
                 del self._under_way[request]

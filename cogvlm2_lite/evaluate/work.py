@@ -354,6 +354,7 @@ class _Asking:
     max_new_tokens: int
     _outcomes: queue.SimpleQueue[tuple[int, Outcome]] = field(default_factory=queue.SimpleQueue)
     _under_way: dict[int, _UnderWay] = field(default_factory=dict)
+    _in_float32: bool = False
     _resting: list[_Lane] = field(default_factory=list)
     _alone: deque[_UnderWay] = field(default_factory=deque)
     _failed: list[_Done] = field(default_factory=list)
@@ -483,7 +484,8 @@ class _Asking:
                         done=outcome.done,
                         total=outcome.total,
                     )
-                case Notice() if outcome.text == TOO_LARGE_FOR_FLOAT16:
+                case Notice() if outcome.text == TOO_LARGE_FOR_FLOAT16 and not self._in_float32:
+                    self._in_float32 = True  # all questions in progress begin again
                     yield Noticed(text=outcome.text)
                 case ImageEncoded() if asked.finished is None:
                     asked.encode_s, asked.reused = outcome.seconds, outcome.reused
