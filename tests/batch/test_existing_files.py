@@ -29,7 +29,14 @@ from cogvlm2_lite.batch.work import Task, edit_answer, run_batch
 from cogvlm2_lite.cli.batch import main
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.errors import CogVLM2LiteError, DoesNotFitError, UsageError
-from cogvlm2_lite.events import Event, Finished, FinishReason, PictureOpened
+from cogvlm2_lite.events import (
+    TOO_LARGE_FOR_FLOAT16,
+    Event,
+    Finished,
+    FinishReason,
+    Notice,
+    PictureOpened,
+)
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.weights.identity import identify_model
@@ -937,3 +944,15 @@ def test_a_run_about_some_pictures_keeps_the_rows_of_the_others(tmp_path: Path) 
     list(run_batch(replace(task, only=("b.png",), overwrite=True), Speaker()))
     with (tmp_path / CSV).open(encoding="utf-8-sig", newline="") as stream:
         assert [row[0] for row in csv.reader(stream)] == ["picture", "a.png", "b.png", "c.png"]
+
+
+def test_pictures_that_begin_again_in_float32_report_it_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that were in progress begin again, and the engine reports each of them."""
+    engine = Speaker()
+    engine.events = (Notice(text=TOO_LARGE_FOR_FLOAT16),)
+    for number in range(3):
+        picture(tmp_path / f"{number}.png", number)
+    assert batch(tmp_path, engine) == 0
+    assert capsys.readouterr().err.count("it computes in float32 from now on") == 1
