@@ -55,7 +55,7 @@ class DraftTexts:
             try:
                 if stat.S_ISREG((self.folder / candidate).stat().st_mode):
                     return self.folder / candidate
-            except OSError:  # mostly because there is none
+            except OSError:  # it does not exist, or nobody may look at it
                 continue
         return None
 

@@ -243,7 +243,7 @@ def _picture(args: argparse.Namespace, picture: str | None) -> OpenedImage | Non
 
 
 def _draft(file: str | None, picture: str | None) -> str:
-    """Return the draft text, or "". Raises UsageError for a file that is no text."""
+    """Return the draft text, or "". Raises UsageError for a file without plain text."""
     if file is None:
         return ""
     if file != "-":

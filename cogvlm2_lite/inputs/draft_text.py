@@ -24,7 +24,7 @@ _BREAK = re.compile(r"\r\n?|\f")
 
 
 def open_draft_text(path: Path) -> str:
-    """Return the draft text of a file. Raises UsageError for a file that is no text."""
+    """Return the draft text of a file. Raises UsageError for a file without plain text."""
     name = escape_line(str(path))
     try:
         with path.open("rb") as stream:

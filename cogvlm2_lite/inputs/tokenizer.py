@@ -108,7 +108,7 @@ class Tokenizer:
         return bytes(known) if len(known) == len(token) else token.encode()
 
     def find_token(self, text: str) -> int | None:
-        """Return the id of a token that has exactly this text in ASCII; None if there is none."""
+        """Return the id of a token that is exactly this text in ASCII, or None."""
         token = self._fast.token_to_id(text.replace(" ", _LETTER_OF_SPACE))
         return None if token is None or token in self._special else int(token)
 

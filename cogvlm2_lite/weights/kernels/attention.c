@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "avx512.h"
 #include "matrix.h"
 
 #define HEAD_DIM 128  /* of the AVX512 version */
@@ -49,24 +50,6 @@ typedef struct {
 } Block;
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")))
-
-/* e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial of the remainder. */
-AVX512 INLINE __m512 exp_ps(__m512 x)
-{
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.0f / 720);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
 
 /* Return the sums of four registers in one register. */
 AVX512 INLINE __m128 sum_four(__m512 a, __m512 b, __m512 c, __m512 d)
@@ -157,11 +140,11 @@ AVX512 INLINE __m512 softmax_block(float *scores, int count, __m512 *largest, __
     most = max_of_query(most);
     __m512 total = _mm512_setzero_ps();
     for (int i = 0; i < count; i += 16) {
-        const __m512 weight = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + i), most));
+        const __m512 weight = exp_512(_mm512_sub_ps(_mm512_loadu_ps(scores + i), most));
         _mm512_storeu_ps(scores + i, weight);
         total = _mm512_add_ps(total, weight);
     }
-    const __m512 rescale = exp_ps(_mm512_sub_ps(*largest, most));
+    const __m512 rescale = exp_512(_mm512_sub_ps(*largest, most));
     *sum = _mm512_fmadd_ps(*sum, rescale, sum_of_query(total));
     *largest = most;
     return rescale;
@@ -230,7 +213,7 @@ static int place_512(int i) { return i / 32 * 32 + i % 2 * 16 + i % 32 / 2; }
 
 #define AVX2 __attribute__((target("avx2,fma")))
 
-/* As exp_ps. */
+/* As exp_512. */
 AVX2 INLINE __m256 exp_256(__m256 x)
 {
     x = _mm256_max_ps(x, _mm256_set1_ps(-87.0f));

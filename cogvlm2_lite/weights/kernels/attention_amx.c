@@ -19,6 +19,7 @@
  */
 
 #include "amx.h"
+#include "avx512.h"
 
 #define KEYS 128                /* keys whose scores are computed at a time: 16 KiB of scores */
 #define MANY_KEYS 1024          /* keys that go through the L2 cache at a time */
@@ -128,7 +129,7 @@ AMX static void arrange_values(const Attention *a, int64_t head, int64_t first, 
                     _mm256_maskz_loadu_epi16(there, v + (key + 1) * a->v_token + d));
             r[i] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
         }
-        transpose(r);
+        transpose_16(r);
 #pragma GCC unroll 16
         for (int i = 0; i < SIDE; i++)
             _mm512_store_si512(out + i * STEP, r[i]);
@@ -156,7 +157,7 @@ AMX static void begin_group(const Attention *a, int64_t head, int64_t first, con
                 r[i] = half + i < count
                            ? _mm512_maskz_loadu_epi16(there, query_at(a, head, half + i) + d)
                            : _mm512_setzero_si512();
-            transpose(r);
+            transpose_16(r);
 #pragma GCC unroll 16
             for (int i = 0; i < SIDE; i++)
                 _mm512_store_si512(out + i * STEP, r[i]);
@@ -465,7 +466,7 @@ AMX static void write_group(const Attention *a, int64_t head, int64_t first, con
 #pragma GCC unroll 16
             for (int i = 0; i < SIDE; i++)
                 r[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(tile + i * SIDE), by));
-            transpose(r);
+            transpose_16(r);
 #pragma GCC unroll 16
             for (int i = 0; i < SIDE; i++) {
                 const int64_t number = first + half * SIDE + i;

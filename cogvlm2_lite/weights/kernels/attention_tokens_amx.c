@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "amx.h"
+#include "avx512.h"
 
 #define HEAD_DIM 128
 #define KEY_BLOCK 256
@@ -67,24 +68,6 @@ AMX INLINE void prefetch(Ahead *ahead, int lines)
         _mm_prefetch(ahead->next[which] + 64 * i, _MM_HINT_T1);
     ahead->next[which] += 64 * lines;
     ahead->lines[which] -= lines;
-}
-
-/* e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial of the remainder. */
-AMX INLINE __m512 exponential(__m512 x)
-{
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.0f / 720);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
 }
 
 /* Return a block's keys or values as bfloat16; codes are dequantized into `room`. */
@@ -182,7 +165,7 @@ AMX static void transpose_tile(uint32_t (*rows)[SIDE])
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         r[i] = _mm512_load_si512(rows[i]);
-    transpose(r);
+    transpose_16(r);
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         _mm512_store_si512(rows[i], r[i]);
@@ -215,7 +198,7 @@ AMX static __m512 softmax(Columns *columns, int64_t begin, int keys, float scale
                     seen, _mm512_set1_epi32(key < keys ? (int)begin + key : INT32_MAX));
                 prefetch(ahead, 3);
                 const __m512 weight = _mm512_maskz_mov_ps(
-                    sees, exponential(_mm512_sub_ps(_mm512_load_ps(room->scores[key]), most)));
+                    sees, exp_512(_mm512_sub_ps(_mm512_load_ps(room->scores[key]), most)));
                 total = _mm512_add_ps(total, weight);
                 parts[0][i] = _mm512_and_si512(_mm512_castps_si512(weight), upper);
                 parts[1][i] = _mm512_castps_si512(
@@ -231,7 +214,7 @@ AMX static __m512 softmax(Columns *columns, int64_t begin, int keys, float scale
         transpose_tile(room->weights[step][0]);
         transpose_tile(room->weights[step][1]);
     }
-    const __m512 rescale = exponential(_mm512_sub_ps(before, most));
+    const __m512 rescale = exp_512(_mm512_sub_ps(before, most));
     _mm512_storeu_ps(columns->largest, most);
     _mm512_storeu_ps(columns->total,
                      _mm512_fmadd_ps(_mm512_loadu_ps(columns->total), rescale, total));

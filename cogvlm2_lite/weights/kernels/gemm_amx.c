@@ -19,6 +19,7 @@
 
 #define _GNU_SOURCE /* syscall */
 #include "amx.h"
+#include "avx512.h"
 
 #define MOST_INPUTS 256       /* inputs that stay in the L2 cache */
 #define PANELS (MOST_INPUTS / PAIR)
@@ -92,7 +93,7 @@ AMX static void rearrange(const uint16_t *x, int64_t columns, int64_t inputs, ui
             for (int i = 0; i < SIDE; i++)
                 r[i] = half + i < inputs ? _mm512_loadu_si512(x + (half + i) * columns + k)
                                          : _mm512_setzero_si512();
-            transpose(r);
+            transpose_16(r);
 #pragma GCC unroll 16
             for (int i = 0; i < SIDE; i++)
                 _mm512_store_si512(out + i * STEP, r[i]);
@@ -190,11 +191,11 @@ AMX static void write_sums(const float *upper, const float *lower, int64_t rows,
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         a[i] = _mm512_load_si512(upper + i * SIDE);
-    transpose(a);
+    transpose_16(a);
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         b[i] = _mm512_load_si512(lower + i * SIDE);
-    transpose(b);
+    transpose_16(b);
     const __mmask32 there = (__mmask32)(((uint64_t)1 << smaller(rows, PAIR)) - 1);
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
