@@ -8,6 +8,7 @@ Chinese, small, large letters) into a folder, to look at; they are not part of t
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -254,64 +255,79 @@ def take_all(folder: Path) -> None:
         subprocess.run(command, env=scaled, check=True)
 
 
+def documentation(shooter: Photographer, data: Path) -> None:
+    """Take the pictures of the documentation, except for windows of another scale."""
+    program = shooter.program
+    shooter.take("welcome")
+    memory(shooter, "memory", 8)
+    shooter.set("theme", "dark")
+    memory(shooter, "memory-dark", 5)
+    shooter.set("theme", "light")
+    shooter.show("chat")
+    conversations(shooter)
+    shooter.take("chat-light")
+    shooter.set("theme", "dark")
+    shooter.take("chat-dark")
+    program.window.resize(760, 560)
+    shooter.take("chat-small")
+    program.window.resize(1180, 760)
+    shooter.set("theme", "light")
+    markdown(shooter)
+    batch(shooter, data / "scans")
+    convert(shooter, data / "nf4")
+    shooter.show("settings")
+    shooter.take("settings")
+    shooter.show("chat")
+    shooter.set("language", "zh_CN")
+    shooter.take("chat-chinese")
+    hide(shooter.show("batch"), data / "scans")
+    shooter.wait(4)
+    shooter.take("batch-chinese")
+    shooter.set("language", "en")
+    shooter.show("chat")
+    client = program.engine.client
+    if client.pid is not None:
+        os.kill(client.pid, 9)
+    shooter.wait(10, lambda: client.state is EngineState.DEAD)
+    shooter.take("engine-ended")
+
+
+def take_scaled() -> None:
+    """Take a chat in windows of other scales, each in a process of its own."""
+    for scale in ("1.5", "2"):
+        command = [sys.executable, __file__, "--scaled"]
+        subprocess.run(command, env={**os.environ, "QT_SCALE_FACTOR": scale}, check=True)
+
+
 def main() -> None:
-    """Take all pictures, or only one in a window of another scale."""
-    if "--all" in sys.argv:
-        take_all(Path(sys.argv[-1]))
+    """Take the pictures of the documentation, or those that an option names."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="every page in every look")
+    parser.add_argument(
+        "--look", nargs=2, metavar=("LOOK", "FOLDER"), help="every page in one look"
+    )
+    parser.add_argument("--scaled", action="store_true", help="a chat, at QT_SCALE_FACTOR")
+    args = parser.parse_args()
+    if args.all is not None:
+        take_all(args.all)
         return
     TARGET.mkdir(parents=True, exist_ok=True)
     app = make_app()
     with tempfile.TemporaryDirectory() as name:
-        data = Path(name)
-        shooter = Photographer(app, data / "window")
-        program = shooter.program
-        if "--look" in sys.argv:
-            look = sys.argv[-2]
-            every_page(shooter, LOOKS[look], look, Path(sys.argv[-1]))
-            program.close()
-            return
-        if "--scaled" in sys.argv:
-            program.window.resize(900, 600)
+        shooter = Photographer(app, Path(name) / "window")
+        if args.look is not None:
+            look, folder = args.look
+            every_page(shooter, LOOKS[look], look, Path(folder))
+        elif args.scaled:
+            shooter.program.window.resize(900, 600)
             conversations(shooter)
             shooter.take(f"chat-scale-{app.devicePixelRatio():g}")
-            program.close()
-            return
-        shooter.take("welcome")
-        memory(shooter, "memory", 8)
-        shooter.set("theme", "dark")
-        memory(shooter, "memory-dark", 5)
-        shooter.set("theme", "light")
-        shooter.show("chat")
-        conversations(shooter)
-        shooter.take("chat-light")
-        shooter.set("theme", "dark")
-        shooter.take("chat-dark")
-        program.window.resize(760, 560)
-        shooter.take("chat-small")
-        program.window.resize(1180, 760)
-        shooter.set("theme", "light")
-        markdown(shooter)
-        batch(shooter, data / "scans")
-        convert(shooter, data / "nf4")
-        shooter.show("settings")
-        shooter.take("settings")
-        shooter.show("chat")
-        shooter.set("language", "zh_CN")
-        shooter.take("chat-chinese")
-        hide(shooter.show("batch"), data / "scans")
-        shooter.wait(4)
-        shooter.take("batch-chinese")
-        shooter.set("language", "en")
-        shooter.show("chat")
-        client = program.engine.client
-        if client.pid is not None:
-            os.kill(client.pid, 9)
-        shooter.wait(10, lambda: client.state is EngineState.DEAD)
-        shooter.take("engine-ended")
-        program.close()
-    for scale in ("1.5", "2"):
-        command = [sys.executable, __file__, "--scaled"]
-        subprocess.run(command, env={**os.environ, "QT_SCALE_FACTOR": scale}, check=True)
+        else:
+            documentation(shooter, Path(name))
+        shooter.program.close()
+    if args.look is None and not args.scaled:
+        take_scaled()
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ class CogVLM2Processor(ProcessorMixin):
         missing = any(picture is None for group in groups for picture in group)
         if missing or len(groups) != len(texts):
             raise UsageError(
-                "{count} pictures can't be assigned to {texts} texts.",
+                "Pictures can't be assigned to texts (pictures: {count}, texts: {texts}).",
                 hint="Pass a list with one picture, or a list of pictures, for each text.",
                 count=len(given),
                 texts=len(texts),

@@ -16,10 +16,8 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QMenu,
-    QProgressBar,
     QPushButton,
     QTableView,
     QWidget,
@@ -29,7 +27,6 @@ from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.batch.work import edit_answer
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.file_names import escape_line
-from cogvlm2_lite.units import format_seconds
 from gui.background.json_lines import Command
 from gui.background.thumbnails import Thumbnails
 from gui.batch.form import FormValues, JobForm
@@ -40,7 +37,6 @@ from gui.batch.run import (
     Job,
     Row,
     RowState,
-    RunState,
     arguments,
     count_own_texts,
     export_rows,
@@ -54,10 +50,11 @@ from gui.data.saving import How
 from gui.data.settings import sampling_of
 from gui.data.state import Conversation, Status, Turn
 from gui.flow import FlowLayout
-from gui.pages.command_page import CommandPage, is_running, push, why_not_now
+from gui.pages.asking_page import AskingPage
+from gui.pages.command_page import is_running, push, why_not_now
 from gui.pages.frame import page
 from gui.save_dialog import ask_for_target
-from gui.translation import error_text, fill, sentences, translate
+from gui.translation import error_text, fill
 
 _ROW = THUMBNAIL_PX + 14
 
@@ -77,11 +74,13 @@ def make(context: Context) -> QWidget:
     return BatchPage(context)
 
 
-class BatchPage(CommandPage):
+class BatchPage(AskingPage[BatchRun]):
     """The form, the progress and the table.
 
     The command saves every answer before the table shows it; starting again resumes.
     """
+
+    form: JobForm
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -102,23 +101,13 @@ class BatchPage(CommandPage):
         self.question.other_folder.connect(self._start_elsewhere)
         self.question.cancelled.connect(self._forget_asked)
         column.addWidget(self.question)
-        self.bar = QProgressBar()
-        self.bar.setAccessibleName(self.tr("Progress"))
-        self.bar.setRange(0, 1)
-        column.addWidget(self.bar)
-        self.status = QLabel(
+        self._add_progress(
+            column,
             self.tr(
                 "Every answer is saved at once. You can stop at any time; starting again "
                 "skips pictures that have an answer."
-            )
+            ),
         )
-        self.status.setWordWrap(True)
-        column.addWidget(self.status)
-        self.notes = QLabel()
-        self.notes.setProperty("kind", "soft")
-        self.notes.setWordWrap(True)
-        self.notes.hide()
-        column.addWidget(self.notes)
         column.addLayout(self._make_filter())
         self._thumbnails = Thumbnails(self)
         self._rows = Table(self, self._thumbnails)
@@ -131,11 +120,7 @@ class BatchPage(CommandPage):
 
     def _make_buttons(self) -> FlowLayout:
         row = FlowLayout()
-        self.start_button = push(row, self.start)
-        self.start_button.setProperty("kind", "main")
-        self.pause_button = push(row, self.pause_or_resume)
-        self.cancel_button = push(row, self.cancel)
-        self.cancel_button.setText(self.tr("Cancel"))
+        self._add_buttons(row)
         row.add_stretch()
         self.again_button = push(row, self._ask_failed_again)
         self.folder_button = push(row, self._open_folder)
@@ -321,29 +306,6 @@ class BatchPage(CommandPage):
         self._show()
         return True
 
-    def pause_or_resume(self) -> None:
-        """Pause after the current picture, with the model in memory; or resume."""
-        if self._run is None:
-            return
-        if self._run.state in (RunState.PAUSED, RunState.PAUSING):
-            self.command.send_line("resume")
-            self._run.state = RunState.ASKING
-        elif self._run.state is RunState.ASKING:
-            self.command.send_line("pause")
-            self._run.state = RunState.PAUSING
-        self._show()
-
-    def cancel(self) -> None:
-        """Stop within one token. Finished answers are kept."""
-        if self._run is None or not self.running:
-            return
-        if self._run.state in (RunState.READING, RunState.LOADING):
-            self.command.terminate()
-        else:
-            self.command.send_line("stop")
-        self._run.state = RunState.STOPPING
-        self._show()
-
     def save_state(self) -> BatchState:
         """Return the running command and the form for a page that replaces this one."""
         saved = BatchState(
@@ -389,71 +351,36 @@ class BatchPage(CommandPage):
 
     # --- display ---------------------------------------------------------------------------------
 
-    def _show(self) -> None:
-        run = self._run
-        self._show_buttons()
-        if run is not None:
-            self.bar.setRange(0, max(len(run.rows), 1))
-            self.bar.setValue(run.done)
-            self._show_text(self._sentence(run))
-            self.notes.setText(sentences(*map(translate, run.notes)))
-        self.notes.setVisible(bool(self.notes.text()))
+    def _shown_run(self) -> BatchRun | None:
+        return self._run
 
     def _show_buttons(self) -> None:
+        super()._show_buttons()
         run, running = self._run, self.running
-        state = run.state if run is not None else RunState.IDLE
-        again = run is not None and state is not RunState.FINISHED
-        self.start_button.setText(self.tr("Resume") if again else self.tr("Start"))
         self.start_button.setEnabled(not (running or self._looking))
-        held = state in (RunState.PAUSED, RunState.PAUSING)
-        self.pause_button.setText(self.tr("Resume") if held else self.tr("Pause"))
-        self.pause_button.setEnabled(running and (held or state is RunState.ASKING))
-        self.cancel_button.setEnabled(running and state is not RunState.STOPPING)
-        self.start_button.setVisible(not (running and held))
         self.export_button.setEnabled(run is not None and bool(run.rows))
-        self.form.setEnabled(not running)
         self._rows.locked = running
         failed = run.failed if run is not None else 0
         self.again_button.setText(fill(self.tr("Ask again about {count} failed"), count=failed))
         self.again_button.setVisible(failed > 0 and not running)
         self.folder_button.setVisible(run is not None)
-        if run is not None:
-            self.bar.setRange(0, max(len(run.rows), 1))
-            self.bar.setValue(run.done)
-            self._show_text(self._sentence(run))
-            self.notes.setText(sentences(*map(translate, run.notes)))
-        self.notes.setVisible(bool(self.notes.text()))
 
-    def _sentence(self, run: BatchRun) -> str:
-        match run.state:
-            case RunState.READING:
-                return self.tr("Reading the folder…")
-            case RunState.LOADING:
-                return self.tr("Loading the model…")
-            case RunState.PAUSING:
-                return sentences(self._counts(run), self.tr("Pausing after this picture."))
-            case RunState.PAUSED:
-                return sentences(self._counts(run), self.tr("Paused; the model stays in memory."))
-            case RunState.STOPPING:
-                return self.tr("Stopping…")
-            case RunState.FAILED:
-                return translate(run.error)
-            case RunState.FINISHED | RunState.STOPPED:
-                where = fill(self.tr("Answers: {folder}"), folder=run.job.target)
-                return sentences(self._counts(run), where)
-            case _:
-                left = ""
-                if run.seconds_left is not None:
-                    left = fill(self.tr("{time} left."), time=format_seconds(run.seconds_left))
-                return sentences(self._counts(run), left)
+    def _reading(self) -> str:
+        return self.tr("Reading the folder…")
 
-    def _counts(self, run: BatchRun) -> str:
-        clauses = [fill(self.tr("{done} of {total} pictures"), done=run.done, total=len(run.rows))]
+    def _pausing(self) -> str:
+        return self.tr("Pausing after this picture.")
+
+    def _where(self, run: BatchRun) -> str:
+        return fill(self.tr("Answers: {folder}"), folder=run.job.target)
+
+    def _clauses(self, run: BatchRun) -> list[str]:
+        clauses = [fill(self.tr("{done} of {total} pictures"), done=run.done, total=run.total)]
         if run.skipped:
             clauses.append(fill(self.tr("{count} of them answered before"), count=run.skipped))
         if run.failed:
             clauses.append(fill(self.tr("{count} failed"), count=run.failed))
-        return fill(self.tr("{counts}."), counts=self.tr(", ").join(clauses))
+        return clauses
 
     def _show_text(self, text: str) -> None:
         self.status.setText(text)

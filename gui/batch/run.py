@@ -16,6 +16,7 @@ from cogvlm2_lite.batch.texts import Existing
 from cogvlm2_lite.file_names import escape_line, to_json, unescape_name
 from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.text import join
+from gui.data.run_state import RunState
 from gui.data.saving import How, Kind, save, save_table
 
 
@@ -56,25 +57,6 @@ class Row:
     def searched(self) -> str:
         """The name and the text, as they are compared with a search."""
         return f"{self.shown_name}\n{self.text}".casefold()
-
-
-class RunState(Enum):
-    """The state of the whole batch."""
-
-    IDLE = "idle"
-    READING = "reading"  # the folder
-    LOADING = "loading"  # the model
-    ASKING = "asking"
-    PAUSING = "pausing"  # after the current picture
-    PAUSED = "paused"
-    STOPPING = "stopping"
-    FINISHED = "finished"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-    @property
-    def is_over(self) -> bool:
-        return self in (RunState.IDLE, RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +175,10 @@ class BatchRun:
     partial: bool = False
     _places: dict[str, int] = field(default_factory=dict)
     _counts: Counter[RowState] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        return len(self.rows)
 
     @property
     def done(self) -> int:

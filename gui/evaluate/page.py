@@ -11,7 +11,6 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -19,14 +18,14 @@ from PySide6.QtWidgets import (
 
 from cogvlm2_lite.evaluate.paired import LESS_LOST, LOSS_SHOWN, NOT_GRADED
 from cogvlm2_lite.evaluate.tables import published_numbers, signed
-from cogvlm2_lite.units import format_seconds
 from gui.background.json_lines import Command
 from gui.context import Context, model_name
 from gui.evaluate.form import EvaluationForm, FormValues
-from gui.evaluate.run import Compared, EvaluationRun, RunState, Scored, arguments
-from gui.pages.command_page import CommandPage, push, why_not_now
+from gui.evaluate.run import Compared, EvaluationRun, Scored, arguments
+from gui.pages.asking_page import AskingPage
+from gui.pages.command_page import why_not_now
 from gui.pages.frame import page, plain_label
-from gui.translation import fill, sentences, translate
+from gui.translation import fill, sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +42,13 @@ def make(context: Context) -> QWidget:
     return EvaluatePage(context)
 
 
-class EvaluatePage(CommandPage):
+class EvaluatePage(AskingPage[EvaluationRun]):
     """The form, the progress, and a card for each score with its report.
 
     The command saves every answer at once; starting again resumes.
     """
+
+    form: EvaluationForm
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -58,41 +59,29 @@ class EvaluatePage(CommandPage):
         outer.addWidget(widget)
         text = plain_label(
             self.tr(
-                "Asks the open model the questions of benchmarks and scores its answers as their "
-                "authors do. The data files must be on this computer; nothing is downloaded."
+                "Asks the open model, with the adapter in use, the questions of benchmarks and "
+                "scores its answers as their authors do. The data files must be on this computer; "
+                "nothing is downloaded."
             )
         )
         column.addWidget(text)
         self.form = EvaluationForm(context.settings, context.data / "evaluations")
         column.addWidget(self.form)
-        column.addLayout(self._make_buttons())
-        self.bar = QProgressBar()
-        self.bar.setAccessibleName(self.tr("Progress"))
-        self.bar.setRange(0, 1)
-        column.addWidget(self.bar)
-        self.status = plain_label(
+        buttons = QHBoxLayout()
+        self._add_buttons(buttons)
+        buttons.addStretch(1)
+        column.addLayout(buttons)
+        self._add_progress(
+            column,
             self.tr(
                 "Every answer is saved at once. You can stop at any time; starting again asks only "
                 "what is left."
-            )
+            ),
         )
-        column.addWidget(self.status)
-        self.notes = plain_label("", "soft")
-        column.addWidget(self.notes)
         self.cards = QVBoxLayout()
         self.cards.setSpacing(8)
         column.addLayout(self.cards)
         self._show()
-
-    def _make_buttons(self) -> QHBoxLayout:
-        row = QHBoxLayout()
-        self.start_button = push(row, self.start)
-        self.start_button.setProperty("kind", "main")
-        self.pause_button = push(row, self.pause_or_resume)
-        self.cancel_button = push(row, self.cancel)
-        self.cancel_button.setText(self.tr("Cancel"))
-        row.addStretch(1)
-        return row
 
     # --- the command -----------------------------------------------------------------------------
 
@@ -107,41 +96,23 @@ class EvaluatePage(CommandPage):
             return
         self.form.remember()
         self.form.restart.setChecked(False)  # a resumed run asks only what is left
-        settings, folder = self._context.settings, client.options.folder
+        settings, adapter = self._context.settings, self._context.adapter
+        folder = client.options.folder
+        name = model_name(folder)
+        if adapter is not None:  # other answers, so other results
+            name = f"{name}+{adapter.name}"
         client.lend()
         self._run = EvaluationRun(job=job)
         self.command.start(
             arguments(
                 job,
                 folder,
-                model_name(folder),
+                name,
                 vram=settings.get("vram"),
                 ram=settings.get("ram"),
+                adapter=adapter.folder if adapter is not None else None,
             )
         )
-        self._show()
-
-    def pause_or_resume(self) -> None:
-        """Pause after the questions in progress, with the model in memory; or resume."""
-        if self._run is None:
-            return
-        if self._run.state in (RunState.PAUSED, RunState.PAUSING):
-            self.command.send_line("resume")
-            self._run.state = RunState.ASKING
-        elif self._run.state is RunState.ASKING:
-            self.command.send_line("pause")
-            self._run.state = RunState.PAUSING
-        self._show()
-
-    def cancel(self) -> None:
-        """Stop. Finished answers are kept."""
-        if self._run is None or not self.running:
-            return
-        if self._run.state in (RunState.READING, RunState.LOADING, RunState.SCORING):
-            self.command.terminate()
-        else:
-            self.command.send_line("stop")
-        self._run.state = RunState.STOPPING
         self._show()
 
     def save_state(self) -> EvaluateState:
@@ -174,54 +145,20 @@ class EvaluatePage(CommandPage):
 
     # --- display ---------------------------------------------------------------------------------
 
-    def _show(self) -> None:
-        run, running = self._run, self.running
-        state = run.state if run is not None else RunState.IDLE
-        again = run is not None and state is not RunState.FINISHED
-        held = state in (RunState.PAUSED, RunState.PAUSING)
-        self.start_button.setText(self.tr("Resume") if again else self.tr("Start"))
-        self.start_button.setEnabled(not running)
-        self.start_button.setVisible(not (running and held))
-        self.pause_button.setText(self.tr("Resume") if held else self.tr("Pause"))
-        self.pause_button.setEnabled(running and (held or state is RunState.ASKING))
-        self.cancel_button.setEnabled(running and state is not RunState.STOPPING)
-        self.form.setEnabled(not running)
-        if run is not None:
-            self.bar.setRange(0, max(run.total, 1))
-            self.bar.setValue(run.done)
-            self.status.setText(self._sentence(run))
-            self.notes.setText(sentences(*map(translate, run.notes)))
-        self.notes.setVisible(bool(self.notes.text()))
+    def _shown_run(self) -> EvaluationRun | None:
+        return self._run
 
-    def _sentence(self, run: EvaluationRun) -> str:
-        match run.state:
-            case RunState.READING:
-                return self.tr("Reading the data files…")
-            case RunState.LOADING:
-                return self.tr("Loading the model…")
-            case RunState.PAUSING:
-                return sentences(self._counts(run), self.tr("Pausing after the current questions."))
-            case RunState.PAUSED:
-                return sentences(self._counts(run), self.tr("Paused; the model stays in memory."))
-            case RunState.SCORING:
-                return sentences(self._counts(run), self.tr("Scoring…"))
-            case RunState.STOPPING:
-                return self.tr("Stopping…")
-            case RunState.FAILED:
-                return translate(run.error)
-            case RunState.FINISHED | RunState.STOPPED:
-                return self._counts(run)
-            case _:
-                left = ""
-                if run.seconds_left is not None:
-                    left = fill(self.tr("{time} left."), time=format_seconds(run.seconds_left))
-                return sentences(self._counts(run), left)
+    def _reading(self) -> str:
+        return self.tr("Reading the data files…")
 
-    def _counts(self, run: EvaluationRun) -> str:
+    def _pausing(self) -> str:
+        return self.tr("Pausing after the current questions.")
+
+    def _clauses(self, run: EvaluationRun) -> list[str]:
         clauses = [fill(self.tr("{done} of {total} questions"), done=run.done, total=run.total)]
         if run.failed:
             clauses.append(fill(self.tr("{count} failed"), count=run.failed))
-        return fill(self.tr("{counts}."), counts=self.tr(", ").join(clauses))
+        return clauses
 
     def _show_cards(self) -> None:
         while (item := self.cards.takeAt(0)) is not None:

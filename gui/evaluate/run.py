@@ -4,33 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from cogvlm2_lite.evaluate.benchmarks import BENCHMARKS
 from cogvlm2_lite.file_names import unescape_name
 from cogvlm2_lite.text import join
-
-
-class RunState(Enum):
-    """The state of an evaluation."""
-
-    IDLE = "idle"
-    READING = "reading"  # the data
-    LOADING = "loading"  # the model
-    ASKING = "asking"
-    PAUSING = "pausing"  # after the questions in progress
-    PAUSED = "paused"
-    SCORING = "scoring"
-    STOPPING = "stopping"
-    FINISHED = "finished"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-    @property
-    def is_over(self) -> bool:
-        return self in (RunState.IDLE, RunState.FINISHED, RunState.STOPPED, RunState.FAILED)
+from gui.data.run_state import RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +35,14 @@ class Job:
     restart: bool = False
 
 
-def arguments(job: Job, model: Path, name: str, *, vram: str, ram: str) -> list[str]:
-    """Return the arguments of `cogvlm2-lite`. name: of the model's folder of results"""
+def arguments(
+    job: Job, model: Path, name: str, *, vram: str, ram: str, adapter: Path | None = None
+) -> list[str]:
+    """Return the arguments of `cogvlm2-lite`.
+
+    name     of the model's folder of results
+    adapter  that all answers use
+    """
     folder = job.output / name
     if len(job.benchmarks) == 1:  # the command makes these folders only for several
         folder /= Path(job.benchmarks[0]).stem
@@ -68,6 +54,7 @@ def arguments(job: Job, model: Path, name: str, *, vram: str, ram: str) -> list[
         ("--against", job.against),
         ("--vram", vram),
         ("--ram", ram),
+        ("--adapter", adapter),
     )
     found += [f"{option}={value}" for option, value in options if value]
     return [*found, *(["--restart"] if job.restart else [])]

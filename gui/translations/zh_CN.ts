@@ -51,6 +51,57 @@
     </message>
 </context>
 <context>
+    <name>AskingPage</name>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Progress</source>
+        <translation>进度</translation>
+    </message>
+    <message>
+        <source>Resume</source>
+        <translation>继续</translation>
+    </message>
+    <message>
+        <source>Start</source>
+        <translation>开始</translation>
+    </message>
+    <message>
+        <source>Pause</source>
+        <translation>暂停</translation>
+    </message>
+    <message>
+        <source>Loading the model…</source>
+        <translation>正在加载模型…</translation>
+    </message>
+    <message>
+        <source>Paused; the model stays in memory.</source>
+        <translation>已暂停；模型仍在内存中。</translation>
+    </message>
+    <message>
+        <source>Scoring…</source>
+        <translation>正在评分…</translation>
+    </message>
+    <message>
+        <source>Stopping…</source>
+        <translation>正在停止…</translation>
+    </message>
+    <message>
+        <source>{time} left.</source>
+        <translation>还需 {time}。</translation>
+    </message>
+    <message>
+        <source>{counts}.</source>
+        <translation>{counts}。</translation>
+    </message>
+    <message>
+        <source>, </source>
+        <translation>，</translation>
+    </message>
+</context>
+<context>
     <name>Banner</name>
     <message>
         <source>Choose the memory</source>
@@ -99,16 +150,8 @@
         <translation>对多张图片提问</translation>
     </message>
     <message>
-        <source>Progress</source>
-        <translation>进度</translation>
-    </message>
-    <message>
         <source>Every answer is saved at once. You can stop at any time; starting again skips pictures that have an answer.</source>
         <translation>每个回答都会立即保存。可以随时停止；再次开始时会跳过已有回答的图片。</translation>
-    </message>
-    <message>
-        <source>Cancel</source>
-        <translation>取消</translation>
     </message>
     <message>
         <source>Open the folder</source>
@@ -159,18 +202,6 @@
         <translation>无法写入临时文件：{why}。</translation>
     </message>
     <message>
-        <source>Resume</source>
-        <translation>继续</translation>
-    </message>
-    <message>
-        <source>Start</source>
-        <translation>开始</translation>
-    </message>
-    <message>
-        <source>Pause</source>
-        <translation>暂停</translation>
-    </message>
-    <message>
         <source>Ask again about {count} failed</source>
         <translation>重新询问 {count} 个失败的图片</translation>
     </message>
@@ -179,28 +210,12 @@
         <translation>正在读取文件夹…</translation>
     </message>
     <message>
-        <source>Loading the model…</source>
-        <translation>正在加载模型…</translation>
-    </message>
-    <message>
         <source>Pausing after this picture.</source>
         <translation>处理完这张图片后暂停。</translation>
     </message>
     <message>
-        <source>Paused; the model stays in memory.</source>
-        <translation>已暂停；模型仍在内存中。</translation>
-    </message>
-    <message>
-        <source>Stopping…</source>
-        <translation>正在停止…</translation>
-    </message>
-    <message>
         <source>Answers: {folder}</source>
         <translation>回答保存在：{folder}</translation>
-    </message>
-    <message>
-        <source>{time} left.</source>
-        <translation>还需 {time}。</translation>
     </message>
     <message>
         <source>{done} of {total} pictures</source>
@@ -229,14 +244,6 @@
     <message>
         <source>Export…</source>
         <translation>导出…</translation>
-    </message>
-    <message>
-        <source>{counts}.</source>
-        <translation>{counts}。</translation>
-    </message>
-    <message>
-        <source>, </source>
-        <translation>，</translation>
     </message>
     <message>
         <source>Answers about {folder}</source>
@@ -619,64 +626,20 @@
         <translation>评测模型</translation>
     </message>
     <message>
-        <source>Asks the open model the questions of benchmarks and scores its answers as their authors do. The data files must be on this computer; nothing is downloaded.</source>
-        <translation>向已打开的模型提出基准测试中的问题，并按其作者的方法为回答评分。数据文件必须已在这台电脑上；不会下载任何内容。</translation>
-    </message>
-    <message>
-        <source>Progress</source>
-        <translation>进度</translation>
-    </message>
-    <message>
         <source>Every answer is saved at once. You can stop at any time; starting again asks only what is left.</source>
         <translation>每个回答都会立即保存。您可以随时停止；再次开始时只问剩下的问题。</translation>
-    </message>
-    <message>
-        <source>Cancel</source>
-        <translation>取消</translation>
     </message>
     <message>
         <source>Choose a benchmark first.</source>
         <translation>请先选择一个基准测试。</translation>
     </message>
     <message>
-        <source>Resume</source>
-        <translation>继续</translation>
-    </message>
-    <message>
-        <source>Start</source>
-        <translation>开始</translation>
-    </message>
-    <message>
-        <source>Pause</source>
-        <translation>暂停</translation>
-    </message>
-    <message>
         <source>Reading the data files…</source>
         <translation>正在读取数据文件…</translation>
     </message>
     <message>
-        <source>Loading the model…</source>
-        <translation>正在加载模型…</translation>
-    </message>
-    <message>
         <source>Pausing after the current questions.</source>
         <translation>当前问题答完后暂停。</translation>
-    </message>
-    <message>
-        <source>Paused; the model stays in memory.</source>
-        <translation>已暂停；模型仍在内存中。</translation>
-    </message>
-    <message>
-        <source>Scoring…</source>
-        <translation>正在评分…</translation>
-    </message>
-    <message>
-        <source>Stopping…</source>
-        <translation>正在停止…</translation>
-    </message>
-    <message>
-        <source>{time} left.</source>
-        <translation>还需 {time}。</translation>
     </message>
     <message>
         <source>{done} of {total} questions</source>
@@ -687,16 +650,16 @@
         <translation>{count} 个失败</translation>
     </message>
     <message>
-        <source>{counts}.</source>
-        <translation>{counts}。</translation>
-    </message>
-    <message>
         <source>, </source>
         <translation>，</translation>
     </message>
     <message>
         <source>Open the report</source>
         <translation>打开报告</translation>
+    </message>
+    <message>
+        <source>Asks the open model, with the adapter in use, the questions of benchmarks and scores its answers as their authors do. The data files must be on this computer; nothing is downloaded.</source>
+        <translation>用正在使用的适配器，向已打开的模型提出基准测试中的问题，并按其作者的方法为回答评分。数据文件必须已在这台电脑上；不会下载任何内容。</translation>
     </message>
     <message>
         <source>Open the report about {benchmark}</source>
@@ -3225,6 +3188,10 @@
     <message>
         <source>Train an adapter with `cogvlm2-lite finetune`.</source>
         <translation>请用 `cogvlm2-lite finetune` 训练适配器。</translation>
+    </message>
+    <message>
+        <source>Pictures can&apos;t be assigned to texts (pictures: {count}, texts: {texts}).</source>
+        <translation>无法把图片分配给文本（图片：{count}，文本：{texts}）。</translation>
     </message>
     <message>
         <source>The draft text {file} is not a text file in UTF-8.</source>
@@ -6285,10 +6252,6 @@
     <message>
         <source>The text has a place for a picture, but no picture was passed.</source>
         <translation>文本中有图片的位置，但没有传入图片。</translation>
-    </message>
-    <message>
-        <source>{count} pictures can&apos;t be assigned to {texts} texts.</source>
-        <translation>{count} 张图片无法分配给 {texts} 段文本。</translation>
     </message>
     <message>
         <source>Pass a list with one picture, or a list of pictures, for each text.</source>

@@ -19,6 +19,7 @@ from cogvlm2_lite.worker.client import EngineState
 from gui.chat.dropped import DroppedContent
 from gui.data.adapters import KnownAdapters
 from gui.data.settings import Preferences
+from gui.evaluate.page import EvaluatePage
 from gui.model_bar import ModelBar
 from gui.teach.page import TeachPage
 from gui.teach.run import Job, TeachRun
@@ -257,6 +258,23 @@ def test_an_adapter_is_dropped_on_any_page(desk: Desk, adapter: Path) -> None:
         settled(desk)
         assert bar_of(desk).adapter_button.text() == "forms"
     assert desk.chat.message == ""
+
+
+def test_an_evaluation_uses_it_and_has_results_of_its_own(
+    desk: Desk, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.open_demo()
+    add(desk, adapter, monkeypatch)
+    desk.program.window.show_page("evaluate")
+    page = desk.program.window.page("evaluate")
+    assert isinstance(page, EvaluatePage)
+    started: list[list[str]] = []
+    monkeypatch.setattr(page.command, "start", started.append)
+    page.start()
+    [words] = started
+    assert f"--adapter={adapter}" in words
+    [output] = [word for word in words if word.startswith("--output=")]
+    assert "+forms" in output
 
 
 def test_one_is_removed_from_the_list(

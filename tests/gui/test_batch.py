@@ -26,8 +26,9 @@ from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.worker.client import EngineState
 from gui.background.thumbnails import SIDE, Thumbnails
 from gui.batch.page import BatchPage
-from gui.batch.run import BatchRun, Job, Row, RowState, RunState, arguments, export_rows
+from gui.batch.run import BatchRun, Job, Row, RowState, arguments, export_rows
 from gui.batch.table import Table
+from gui.data.run_state import RunState
 from gui.data.saving import How
 from tests.helpers.desk import Desk, Script
 

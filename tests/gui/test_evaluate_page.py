@@ -14,8 +14,9 @@ from PySide6.QtWidgets import QFrame, QLabel, QPushButton
 
 from cogvlm2_lite.worker.client import EngineState
 from gui.batch.page import BatchPage
+from gui.data.run_state import RunState
 from gui.evaluate.page import EvaluatePage
-from gui.evaluate.run import EvaluationRun, Job, RunState, arguments
+from gui.evaluate.run import EvaluationRun, Job, arguments
 from tests.helpers.desk import Desk, Script
 
 CHILD = """
@@ -99,6 +100,9 @@ def test_one_benchmark_and_several_write_to_the_same_folders() -> None:
         "evaluate", "m", "/d/my set.tsv", "--json", "--control",
         f"--output={output / 'nf4' / 'my set'}",
     ]  # fmt: skip
+    assert arguments(one, Path("m"), "nf4", vram="", ram="", adapter=Path("forms"))[-1] == (
+        "--adapter=forms"
+    )
     assert arguments(several, Path("m"), "nf4", vram="6GiB", ram="8GiB") == [
         "evaluate", "m", "textvqa", "mmmu", "--json", "--control", f"--output={output / 'nf4'}",
         "--data=d", "--limit=50", "--protocol=vqa-template", "--against=bf16", "--vram=6GiB",

@@ -320,6 +320,8 @@ export const CHINESE = {
     "请一次传入较少的行，或用较短的上下文加载模型。",
   "Picture {number}: {why}":
     "图片 {number}：{why}",
+  "Pictures can't be assigned to texts (pictures: {count}, texts: {texts}).":
+    "无法把图片分配给文本（图片：{count}，文本：{texts}）。",
   "Please report it with the log and the output of `cogvlm2-lite doctor`.":
     "请附上日志和 `cogvlm2-lite doctor` 的输出报告此问题。",
   "Prefill of text":
@@ -1190,8 +1192,6 @@ export const CHINESE = {
     "{total} 个视觉专家中的 {count} 个",
   "{count} of {total} vision tower blocks":
     "视觉塔 {total} 层中的 {count} 层",
-  "{count} pictures can't be assigned to {texts} texts.":
-    "{count} 张图片无法分配给 {texts} 段文本。",
   "{count} requests are already in progress.":
     "已有 {count} 个请求正在处理。",
   "{count} requests are already waiting.":
