@@ -38,6 +38,13 @@ class StoredWeight(Protocol):
         Returns [..., out_features], dtype of x
         """
 
+    def multiply_in_bytes(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the same with inputs and weights rounded to 8 bits.
+
+        A row does not depend on the other rows. A kind or a matrix for which there is no such
+        kernel is multiplied as `multiply` does.
+        """
+
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         """Return x @ weight.T + bias for each x, bit-identical to `multiply` of that x alone.
 
@@ -157,6 +164,8 @@ class Linear:
     bias: Vector | None = field(init=False, default=None)
     adapters: dict[str, LowRank] = field(init=False, default_factory=dict)
     """By adapter name; an adapter need not have every matrix."""
+    input_bits: int = field(init=False, default=16)
+    """8: inputs and weights are rounded to 8 bits, without gradients. 16: the default products."""
 
     def __post_init__(self) -> None:
         if self.has_bias:
@@ -174,6 +183,8 @@ class Linear:
         bias = self.bias.tensor if self.bias else None
         if x.requires_grad:
             y: Tensor = _FrozenProduct.apply(x, self.stored, bias)  # type: ignore[no-untyped-call]
+        elif self.input_bits == 8:
+            y = self.stored.multiply_in_bytes(x, bias)
         else:
             y = self.stored.multiply(x, bias)
         pair = None if adapted is None else self.adapters.get(adapted.name)
@@ -191,7 +202,11 @@ class Linear:
     ) -> list[Tensor]:
         """Return the result for each x [1, 1, in_features], bit-identical to `__call__` of it."""
         assert self.stored is not None, f"{self.name} is not in memory"
-        ys = self.stored.multiply_each(xs, self.bias.tensor if self.bias else None)
+        bias = self.bias.tensor if self.bias else None
+        if self.input_bits == 8:
+            ys = [self.stored.multiply_in_bytes(x, bias) for x in xs]
+        else:
+            ys = self.stored.multiply_each(xs, bias)
         if adapted is None or not self.adapters:
             return ys
         pairs = [None if one is None else self.adapters.get(one.name) for one in adapted]

@@ -122,6 +122,11 @@ class ObservedWeight:
         (self.check if self.held_out else self.fit).add(x)
         return self.inner.multiply(x, bias)
 
+    def multiply_in_bytes(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Collect x, and multiply as the inner weight does."""
+        (self.check if self.held_out else self.fit).add(x)
+        return self.inner.multiply_in_bytes(x, bias)
+
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         """Collect and multiply one by one."""
         return [self.multiply(x, bias) for x in xs]

@@ -76,6 +76,9 @@ class Borrowed:
         y: Tensor = self._module(x)  # its own bias is in it
         return y
 
+    def multiply_in_bytes(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         return [self.multiply(x, bias) for x in xs]
 

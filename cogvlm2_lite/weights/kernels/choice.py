@@ -21,6 +21,7 @@ from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import (
 )
 from cogvlm2_lite.weights.kernels.bitsandbytes_cuda import CudaDequantizer, CudaKernel
 from cogvlm2_lite.weights.kernels.bitsandbytes_xpu import XpuDequantizer, XpuKernel
+from cogvlm2_lite.weights.kernels.byte_products import ByteKernel
 from cogvlm2_lite.weights.kernels.cuda.check import check_kernels
 from cogvlm2_lite.weights.kernels.cuda.kernels import OwnDense, OwnFourBit, OwnInt8
 from cogvlm2_lite.weights.kernels.cuda_self_test import rows_together
@@ -72,6 +73,11 @@ class KernelChoice:
     def packs(self) -> bool:
         """True if matrices used in decoding get a second, packed copy."""
         return self.pack is not None
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        """True if quantized matrices can be multiplied by inputs of 8 bits (Linear.input_bits)."""
+        return self.four_bit.in_bytes is not None
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, name: str = "auto") -> KernelChoice:
@@ -153,7 +159,15 @@ def _open_gemv(device: torch.device, dtype: torch.dtype) -> KernelChoice:
         [dequantizer, *_dequantizers(bitsandbytes)],
         dense=[DenseRows(library)],
     )
-    return replace(found, int8=found.int8.preferring(integer))
+    found = replace(found, int8=found.int8.preferring(integer))
+    in_bytes = ByteKernel(library)
+    if not _bytes_are_right(in_bytes):
+        return found
+    return replace(
+        found,
+        four_bit=found.four_bit.with_bytes(in_bytes),
+        int8=found.int8.with_bytes(in_bytes),
+    )
 
 
 def _instructions(level: int, dtype: torch.dtype) -> str:
@@ -337,6 +351,14 @@ def _integer_is_right(kernel: IntegerKernel) -> bool:
     alone = kernel.multiply(inputs[:1], matrix, None, _scratch())
     right = torch.allclose(out.t(), _reference(), rtol=0.01, atol=0.0)
     return right and torch.equal(out[:1], alone)
+
+
+def _bytes_are_right(kernel: ByteKernel) -> bool:
+    """The inputs are exact, and an error of a weight is at most half a step of its row."""
+    out = kernel.multiply(_inputs(torch.float32), _probe(), None, _scratch())
+    exact = _reference()
+    most = exact.abs().amax(dim=1, keepdim=True) / 127 * 0.51
+    return bool(((out.t() - exact).abs() <= most).all())
 
 
 def _gemm_amx_is_right(kernel: GemmAmxKernel) -> bool:

@@ -133,6 +133,7 @@ class QuantizedKernels(KernelList[Q]):
 
     dequantizers  those that DequantizeKernel uses, in order of preference
     chunk_bytes   how much DequantizeKernel dequantizes at a time
+    in_bytes      multiplies where inputs of 8 bits were asked for; None: nothing here does
     """
 
     def __init__(
@@ -140,9 +141,11 @@ class QuantizedKernels(KernelList[Q]):
         *kernels: Kernel[Q],
         dequantizers: Dequantizers[Q],
         chunk_bytes: ChunkBytes = _CHUNK_BYTES,
+        in_bytes: Kernel[Q] | None = None,
     ) -> None:
         super().__init__(*kernels, DequantizeKernel(dequantizers, chunk_bytes))
         self.dequantizers, self.chunk_bytes = dequantizers, chunk_bytes
+        self.in_bytes = in_bytes
 
     def preferring(self, kernel: Kernel[Q]) -> QuantizedKernels[Q]:
         """Return the list with another kernel in front."""
@@ -151,6 +154,16 @@ class QuantizedKernels(KernelList[Q]):
             *self.kernels[:-1],
             dequantizers=self.dequantizers,
             chunk_bytes=self.chunk_bytes,
+            in_bytes=self.in_bytes,
+        )
+
+    def with_bytes(self, kernel: Kernel[Q]) -> QuantizedKernels[Q]:
+        """Return the list with a kernel for inputs of 8 bits."""
+        return QuantizedKernels(
+            *self.kernels[:-1],
+            dequantizers=self.dequantizers,
+            chunk_bytes=self.chunk_bytes,
+            in_bytes=kernel,
         )
 
 

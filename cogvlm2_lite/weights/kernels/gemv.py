@@ -54,7 +54,7 @@ class IntegerKernel:
         Without it these products are faster than those of float32, and their error is below that of
         bfloat16. With AMX only for few rows.
         """
-        if not _fits(columns, group):
+        if not fits(columns, group):
             return False
         if self.level < AVX512:
             return True
@@ -68,7 +68,7 @@ class IntegerKernel:
         flat = (x.float() if wide else x).contiguous()
         assert flat.is_cpu
         assert flat.shape[-1] == matrix.columns
-        assert _fits(matrix.columns, matrix.group)
+        assert fits(matrix.columns, matrix.group)
         out = torch.empty(*x.shape[:-1], matrix.rows, dtype=flat.dtype)
         failed = self._product(
             matrix.address, self.level, wide, flat.data_ptr(), flat.numel() // matrix.columns,
@@ -108,7 +108,7 @@ class GemvKernel:
     ) -> bool:
         """Return True for few rows that are not bfloat16, and whole groups per row; see Kernel."""
         few = dtype != torch.bfloat16 and rows <= _MOST_FLOAT_ROWS
-        return few and _fits(columns, group)
+        return few and fits(columns, group)
 
     def multiply(
         self, x: Tensor, matrix: FourBitMatrix, bias: Tensor | None, scratch: Scratch
@@ -145,8 +145,8 @@ class GemvDequantizer:
     def takes(self, *, columns: int, group: int, dtype: torch.dtype) -> bool:
         """Return True for whole groups per row and a supported dtype; see Dequantizer."""
         if dtype == torch.bfloat16:
-            return _fits(columns, group) and self.level >= AVX512
-        return _fits(columns, group) and dtype == torch.float32
+            return fits(columns, group) and self.level >= AVX512
+        return fits(columns, group) and dtype == torch.float32
 
     def filler(self, matrix: FourBitMatrix, scratch: Scratch) -> Fill:
         """Return a function that dequantizes rows; see Dequantizer. It needs no scratch."""
@@ -167,6 +167,6 @@ class GemvDequantizer:
         )  # fmt: skip
 
 
-def _fits(columns: int, group: int) -> bool:
+def fits(columns: int, group: int) -> bool:
     """Return True if each row has whole groups, and each group whole units of the C functions."""
     return columns % group == 0 and group % _UNIT == 0 and columns <= _WIDEST

@@ -43,6 +43,10 @@ class DenseWeight:
         kernel = self._kernel(x.numel() // x.shape[-1], x.dtype)
         return kernel.multiply(x, self.weight, bias, self.scratch)
 
+    def multiply_in_bytes(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return `multiply`: a dense matrix has no products of bytes."""
+        return self.multiply(x, bias)
+
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         """Multiply each x by the kernel for a single row; see StoredWeight."""
         kernel = self._kernel(1, xs[0].dtype)

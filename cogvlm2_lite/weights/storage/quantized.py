@@ -39,6 +39,19 @@ class QuantizedWeight(Generic[Q]):
         kernel = self._kernel(x.numel() // matrix.columns, x.dtype)
         return kernel.multiply(x, matrix, bias, self.scratch)
 
+    def multiply_in_bytes(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x @ matrix.T + bias with inputs of 8 bits; see StoredWeight."""
+        matrix, kernel = self.matrix, self.kernels.in_bytes
+        if kernel is None or not kernel.takes(
+            x.numel() // matrix.columns,
+            height=matrix.rows,
+            columns=matrix.columns,
+            group=matrix.group,
+            dtype=x.dtype,
+        ):
+            return self.multiply(x, bias)
+        return kernel.multiply(x, matrix, bias, self.scratch)
+
     def multiply_each(self, xs: Sequence[Tensor], bias: Tensor | None) -> list[Tensor]:
         """Multiply each x by the kernel for a single row; see StoredWeight."""
         kernel = self._kernel(1, xs[0].dtype)
