@@ -5,8 +5,9 @@
 
 The files are in the system's cache, because every run reads the same ones; one run before the first
 does that. Each run is a new process. The parts are measured inside of it, with the CPU time of all
-threads next to the time that passed, because other programs may use the machine. --before measures
-an older source tree in turn with this one. Writes benchmarks/results/start_time.json.
+threads and that of the main thread next to the time that passed, because other programs may use the
+machine. --before measures an older source tree in turn with this one. Writes
+benchmarks/results/start_time.json.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def main() -> int:
         "load_average": load,
         "repeats": args.repeats,
         "threads": _threads(),
+        "niceness": os.nice(0),
         "parts": {name: _medians(found) for name, found in runs.items()},
+        "torch_alone_cpu_seconds": statistics.median(_torch_alone() for _ in range(args.repeats)),
     }
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
@@ -80,12 +83,20 @@ def _start(tree: Path, folder: Path) -> dict[str, list[float]]:
     return found
 
 
+def _torch_alone() -> float:
+    """Return the CPU seconds of a process that only imports torch."""
+    program = "import time, torch; print(time.process_time())"
+    command = [sys.executable, "-c", program]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
 def _medians(runs: list[dict[str, list[float]]]) -> dict[str, dict[str, float]]:
     return {
         part: {
             "seconds": statistics.median(run[part][0] for run in runs),
             "least_seconds": min(run[part][0] for run in runs),
             "cpu_seconds": statistics.median(run[part][1] for run in runs),
+            "main_thread_seconds": statistics.median(run[part][2] for run in runs),
         }
         for part in runs[0]
     }
@@ -97,23 +108,28 @@ def _one_start(folder: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
 
     def timed(part: str, work: Callable[[], _Result]) -> _Result:
-        began, cpu = time.perf_counter(), time.process_time()
+        began, cpu, main = time.perf_counter(), time.process_time(), time.thread_time()
         result = work()
-        found[part] = [time.perf_counter() - began, time.process_time() - cpu]
+        ended = time.perf_counter(), time.process_time(), time.thread_time()
+        found[part] = [ended[0] - began, ended[1] - cpu, ended[2] - main]
         return result
 
-    found["Python"] = [time.time() - float(os.environ["BEGAN"]), time.process_time()]
-    timed("modules of the command", lambda: import_module("cogvlm2_lite.cli.ask"))
-    import_module("cogvlm2_lite.devices").prepare_threads()
-    timed("torch", lambda: import_module("torch"))
-    engine = timed("the engine's modules", lambda: import_module("cogvlm2_lite.engine.model"))
+    began = float(os.environ["BEGAN"])
+    found["Python"] = [time.time() - began, time.process_time(), time.thread_time()]
+    main = import_module("cogvlm2_lite.cli.main")
+    timed("modules of the command", lambda: main.load_command("ask"))
     options = import_module("cogvlm2_lite.engine.options").LoadOptions(folder=folder)
-    model = timed("headers, plan, kernels' tests", lambda: engine.load_with(options))
-    timed("tokenizer", lambda: list(model.warm_up()))
+    load_model = import_module("cogvlm2_lite.cli.answers").load_model
+    model = timed("torch, engine, headers, tokenizer", lambda: _ready(load_model(options)))
     sampling = import_module("cogvlm2_lite.sampling").Sampling(max_new_tokens=1)
     timed("prompt and first word", lambda: _first_word(model.answer(QUESTION, sampling=sampling)))
-    began = float(os.environ["BEGAN"])
-    return found | {"together": [time.time() - began, time.process_time()]}
+    return found | {"together": [time.time() - began, time.process_time(), time.thread_time()]}
+
+
+def _ready(model: Any) -> Any:
+    """Return a model whose tokenizer is read and whose weights of every token are prepared."""
+    list(model.warm_up())
+    return model
 
 
 def _first_word(events: Iterator[Any]) -> None:

@@ -198,7 +198,7 @@ def _best_gpus() -> tuple[tuple[Gpu, ...], Text]:
 
 
 def _gpus_of(backend: Backend) -> tuple[tuple[Gpu, ...], Text]:
-    if not (backend.has_driver() or "torch" in sys.modules):
+    if not ("torch" in sys.modules or backend.has_driver()):
         return (), Text()
     prepare_threads()
     return backend.find()

@@ -863,39 +863,42 @@ def _batched(report: Report) -> Iterator[str]:
 
 def _started(report: Report) -> Iterator[str]:
     now, before = report["parts"]["now"], report["parts"].get("before")
-    threads = report["threads"]
     yield "## The start"
     yield ""
     yield (
         f"{_machine(report)}. From `cogvlm2-lite ask` to the first word of a text question, a "
         "folder of 11.7 GB with the names, shapes and bytes of the 19B model in 4 bits "
-        "(`benchmarks/quantized_19b.py`), files in the system's cache, CPU time of all threads, "
-        f"medians of {report['repeats']} starts (load average at the start: "
-        f"{report['load_average']:.1f}; `benchmarks/start_time.py`)."
+        "(`benchmarks/quantized_19b.py`), files in the system's cache, medians of "
+        f"{report['repeats']} starts (load average at the start: {report['load_average']:.1f}, "
+        f"niceness {report['niceness']}; `benchmarks/start_time.py`)."
+        + (" An older version was measured in turn." if before else "")
     )
-    yield ""
-    yield "| part | CPU time, s |" + (" before this work, s |" if before else "")
-    yield "| --- | ---: |" + (" ---: |" if before else "")
-    for part, times in now.items():
-        row = f"| {part} | {times['cpu_seconds']:.2f} |"
-        yield row + (f" {before[part]['cpu_seconds']:.2f} |" if before else "")
     yield ""
     yield (
-        f"Other programs used the {report['machine']['cores']} cores, so the time that passed, "
-        f"{now['together']['least_seconds']:.1f} s at best, says little. Only the last part uses "
-        f"{threads} threads. If it takes 1/{threads} of its CPU time, and the other parts take "
-        f"theirs, the first word comes after {_expected_s(now, threads):.1f} s on an idle machine"
-        + (f", where it was {_expected_s(before, threads):.1f} s" if before else "")
-        + ". This is computed, not measured. Importing torch takes the most and can't be done "
-        "next to other imports, because Python runs one thread at a time. While the tokenizer is "
-        "read, another thread makes the weights present in memory."
+        "| part | main thread, s of CPU time | all threads |"
+        + (" before: main thread | before: all threads |" if before else "")
+    )
+    yield "| --- | ---: | ---: |" + (" ---: | ---: |" if before else "")
+    for part, times in now.items():
+        yield _start_row(part, times) + (_start_row("", before[part])[4:] if before else "")
+    yield ""
+    together = now["together"]
+    yield (
+        "On an idle machine with two cores the first word comes after the CPU time of the main "
+        f"thread, {together['main_thread_seconds']:.1f} s"
+        + (f" (before: {before['together']['main_thread_seconds']:.1f} s)" if before else "")
+        + f". This is computed: other programs used the cores, and {together['least_seconds']:.1f} "
+        "s passed at best"
+        + (f" (before: {before['together']['least_seconds']:.1f} s)" if before else "")
+        + f". A process that only imports torch takes {report['torch_alone_cpu_seconds']:.2f} s of "
+        "CPU time. In `ask` the garbage collector is off while it is imported, and another thread "
+        "loads its libraries while the tokenizer is read. Python runs one thread at a time, so "
+        "nothing else can be done meanwhile."
     )
 
 
-def _expected_s(parts: Report, threads: int) -> float:
-    """Return the time of a start in which only the prompt uses all threads."""
-    prompt_s = float(parts["prompt and first word"]["cpu_seconds"])
-    return float(parts["together"]["cpu_seconds"]) - prompt_s * (1 - 1 / threads)
+def _start_row(part: str, times: Report) -> str:
+    return f"| {part} | {times['main_thread_seconds']:.2f} | {times['cpu_seconds']:.2f} |"
 
 
 def _evaluated(report: Report) -> Iterator[str]:

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import structs
 
 from cogvlm2_lite.cli.console import Console
-from cogvlm2_lite.devices import prepare_threads
 from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.engine.quick_start import open_quickly
 from cogvlm2_lite.errors import CogVLM2LiteError
 from cogvlm2_lite.events import (
     Event,
@@ -49,10 +49,7 @@ Loader = Callable[[LoadOptions], LocalEngine]
 
 def load_model(options: LoadOptions) -> Model:
     """Open a model folder with the engine; imports torch."""
-    prepare_threads()
-    from cogvlm2_lite.engine.model import load_with
-
-    return load_with(options)
+    return open_quickly(options)
 
 
 def open_and_warm(

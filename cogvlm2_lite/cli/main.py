@@ -20,6 +20,7 @@ from cogvlm2_lite.cli.console import INTERRUPTED, Console, has_desktop
 from cogvlm2_lite.cli.streams import prepare_streams
 from cogvlm2_lite.cli.target import import_target
 from cogvlm2_lite.errors import CogVLM2LiteError, OutputError, UsageError
+from cogvlm2_lite.quick_imports import paused_collector
 
 FAULT = 70
 """Exit code of an internal error: EX_SOFTWARE of sysexits.h."""
@@ -226,7 +227,8 @@ def load_command(
             name=name,
             near="".join(near),
         )
-    return import_target(found[name].target)
+    with paused_collector():
+        return import_target(found[name].target)
 
 
 def help_text(commands: Sequence[Command] = COMMANDS) -> str:

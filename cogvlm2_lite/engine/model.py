@@ -150,9 +150,14 @@ class Model:
         return self.runtime.plan
 
     @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The folder's tokenizer. Raises CheckpointError if the folder has none."""
+        return Tokenizer.from_folder(self.folder)
+
+    @cached_property
     def engine(self) -> Engine:
         """The engine with the folder's tokenizer. Raises CheckpointError if the folder has none."""
-        tokenizer = Tokenizer.from_folder(self.folder)
+        tokenizer = self.tokenizer
         checked = self.compute.dtype == torch.float16 and self._build is not None
         return Engine(
             self._answers(tokenizer),

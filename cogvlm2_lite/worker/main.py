@@ -27,6 +27,7 @@ import numpy as np
 
 from cogvlm2_lite import events
 from cogvlm2_lite.devices import prepare_threads
+from cogvlm2_lite.engine.quick_start import open_quickly
 from cogvlm2_lite.errors import (
     CogVLM2LiteError,
     DeviceError,
@@ -328,9 +329,7 @@ def _of_pixels(data: bytes, known: DecodedImage, limits: ImageLimits) -> OpenedI
 
 
 def _open(options: LoadOptions) -> _Opened:
-    from cogvlm2_lite.engine.model import load_with
-
-    model = load_with(options)
+    model = open_quickly(options)
     _ = model.engine  # raises now, not at the first question, if the folder has no tokenizer
     return _Opened(model=model, limits=ImageLimits(max_pixels=options.max_picture_pixels))
 
