@@ -215,6 +215,20 @@ AVX2 static void write_sums(const Call *call, int64_t input, int64_t row, int64_
 
 /* ---- plain C: the definition -------------------------------------------------------------- */
 
+/* Find the scales of up to 8 units of a row, which are one block, and return the factor of the
+ * block. Write its step. */
+static float row_factor(const Matrix *w, float top, int64_t row, int64_t unit, int64_t units,
+                        float *scales, float *step)
+{
+    float most = 0;
+    for (int64_t i = 0; i < units; i++) {
+        scales[i] = one_scale(w, row * (w->columns / w->group) + (unit + i) * UNIT / w->group);
+        const float size = scales[i] < 0 ? -scales[i] : scales[i];
+        most = size > most || size != size ? size : most;
+    }
+    return factor_of(top * most, step);
+}
+
 /* The bytes and steps of one row of the matrix. */
 static void row_plain(const Matrix *w, int64_t row, int8_t *bytes, float *steps)
 {
@@ -351,7 +365,7 @@ static void multiply_band(const Call *call, const Shares *s, const Inputs *x, in
         const int64_t unit = cut * s->units;
         rows.units = smaller(s->units, x->units - unit);
         rows.blocks = (rows.units + BLOCK_UNITS - 1) / BLOCK_UNITS;
-        convert_rows(w, row, end - row, unit, call->version->flip, call->version->words, &rows);
+        call->version->convert(w, row, end - row, unit, &rows);
         for (int64_t pair = 0; pair < pairs; pair++) {
             float *here = sums + (s->cuts > 1 ? pair * size : 0);
             if (cut == 0)

@@ -55,7 +55,7 @@ typedef struct {
 /* Some rows and columns of the matrix.
  *
  * bytes  [sets of rows][units][UNIT / 4][16][4]: four neighbouring columns of 16 rows are next to
- *        each other. With `flip` 128 is added to each, so that they have no sign. With `words` they
+ *        each other. For VNNI 128 is added to each, so that they have no sign. With `words` they
  *        are pairs of 16-bit integers: [..][16][2] of columns 0 and 2, then of 1 and 3
  * steps  [sets of rows][blocks][16] */
 typedef struct {
@@ -66,8 +66,13 @@ typedef struct {
 
 /* One implementation. */
 typedef struct {
-    int flip, words;
+    int words;
     int64_t row_bytes; /* most bytes of `Rows` on one thread */
+    /* Convert some rows and columns of the matrix.
+     *
+     * row, count  the first row, and how many there are; the others of out->sets become zeros
+     * unit        the first unit; a block starts there */
+    void (*convert)(const Matrix *w, int64_t row, int64_t count, int64_t unit, const Rows *out);
     /* Multiply two sets of inputs, from `set` on, by all of these rows, and add to `sums`.
      *
      * unit  the first unit of the rows among those of the inputs; a block starts there
@@ -81,12 +86,13 @@ typedef struct {
 extern const ByteVersion bytes_avx2, bytes_avx_vnni; /* bytes_256.c */
 extern const ByteVersion bytes_512, bytes_amx;       /* bytes_512.c, bytes_amx.c */
 
-/* Convert some rows and columns of the matrix. bytes_256.c
+/* Find the steps of 16 rows and one block, and what levels are multiplied by in each unit. Those of
+ * missing rows are 0. bytes_256.c
  *
- * row, count  the first row, and how many there are; the others of out->sets become zeros
- * unit        the first unit; a block starts there */
-void convert_rows(const Matrix *w, int64_t row, int64_t count, int64_t unit, int flip, int words,
-                  const Rows *out);
+ * row, count    the first row, and how many there are
+ * unit, units   the first unit of the block, and how many it has */
+void find_ratios(const Matrix *w, int64_t row, int64_t count, int64_t unit, int64_t units,
+                 float (*ratios)[BLOCK_UNITS], float *steps);
 #endif
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -117,20 +123,6 @@ INLINE float most_level(const Matrix *w)
         most = level > most ? level : most;
     }
     return most;
-}
-
-/* Find the scales of up to 8 units of a row, which are one block, and return the factor of the
- * block. Write its step. */
-INLINE float row_factor(const Matrix *w, float top, int64_t row, int64_t unit, int64_t units,
-                        float *scales, float *step)
-{
-    float most = 0;
-    for (int64_t i = 0; i < units; i++) {
-        scales[i] = one_scale(w, row * (w->columns / w->group) + (unit + i) * UNIT / w->group);
-        const float size = scales[i] < 0 ? -scales[i] : scales[i];
-        most = size > most || size != size ? size : most;
-    }
-    return factor_of(top * most, step);
 }
 
 #endif

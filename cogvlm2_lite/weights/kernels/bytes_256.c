@@ -1,5 +1,4 @@
-/* Products of bytes (bytes.h) on 256-bit registers: AVX-VNNI, AVX2, and the conversion of a matrix
- * for all versions on x86.
+/* Products of bytes (bytes.h) on 256-bit registers: AVX-VNNI and AVX2.
  *
  * With AVX-VNNI one instruction multiplies four columns of 8 rows of the matrix by four inputs,
  * twice as many as of 16-bit integers. One of its factors must have no sign: 128 is added to the
@@ -128,41 +127,87 @@ AVX2 INLINE void write_unit(const int8_t *unit, int words, char *out)
     }
 }
 
+/* Return the scales of up to 8 units of a row; others are 0. */
+AVX2 INLINE __m256 scales_of_units(const Matrix *w, int64_t row, int64_t unit, int64_t units)
+{
+    const int64_t first = row * (w->columns / w->group) + unit * UNIT / w->group;
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i there = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)units), lanes);
+    if (w->group != UNIT) {
+        float scales[BLOCK_UNITS] = {0};
+        for (int64_t i = 0; i < units; i++)
+            scales[i] = one_scale(w, row * (w->columns / w->group) + (unit + i) * UNIT / w->group);
+        return _mm256_loadu_ps(scales);
+    }
+    if (w->scales)
+        return _mm256_maskload_ps(w->scales + first, there);
+    /* 256 scales share an outer scale; these may belong to two of them. */
+    uint64_t eight = 0;
+    memcpy(&eight, w->scale_codes + first, (size_t)units);
+    const __m256i codes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)eight));
+    const int64_t outer = first >> 8, next = (first + units - 1) >> 8;
+    const __m256i later = _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32((int)(255 - first % 256)));
+    const __m256 factor =
+        _mm256_blendv_ps(_mm256_set1_ps(w->outer_scales[outer]),
+                         _mm256_set1_ps(w->outer_scales[next]), _mm256_castsi256_ps(later));
+    /* Product and sum are rounded separately, as in one_scale. */
+    const __m256 product = _mm256_mul_ps(_mm256_i32gather_ps(w->scale_map, codes, 4), factor);
+    return _mm256_and_ps(_mm256_add_ps(product, _mm256_set1_ps(w->scale_offset)),
+                         _mm256_castsi256_ps(there));
+}
+
+AVX2 void find_ratios(const Matrix *w, int64_t row, int64_t count, int64_t unit, int64_t units,
+                      float (*ratios)[BLOCK_UNITS], float *steps)
+{
+    const float top = most_level(w);
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    memset(steps, 0, SET * sizeof(float));
+    memset(ratios, 0, SET * sizeof(*ratios));
+    for (int64_t i = 0; i < count; i++) {
+        const __m256 scales = scales_of_units(w, row + i, unit, units);
+        /* As integers, magnitudes have the same order, and NaN is above infinity. */
+        const __m256i sizes = _mm256_and_si256(_mm256_castps_si256(scales), magnitude);
+        __m128i most =
+            _mm_max_epi32(_mm256_castsi256_si128(sizes), _mm256_extracti128_si256(sizes, 1));
+        most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4e));
+        most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0xb1));
+        const float factor = factor_of(top * _mm_cvtss_f32(_mm_castsi128_ps(most)), steps + i);
+        if (factor != 0)
+            _mm256_storeu_ps(ratios[i], _mm256_mul_ps(scales, _mm256_set1_ps(factor)));
+    }
+}
+
 AVX2 INLINE void convert_set(const Matrix *w, int64_t first, int64_t count, int64_t unit,
                              int64_t units, int64_t blocks, int four_bit, __m256i flip, int words,
                              char *out, float *steps)
 {
-    const float top = most_level(w);
     const int64_t unit_bytes = four_bit ? UNIT / 2 : UNIT, pitch = w->columns / UNIT * unit_bytes;
     __m256 levels[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     if (four_bit)
         memcpy(levels, w->levels, sizeof(levels));
-    __m256i bytes[BLOCK_UNITS][SET][UNIT / 32];
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t start = block * BLOCK_UNITS, some = smaller(BLOCK_UNITS, units - start);
-        for (int64_t i = 0; i < SET; i++) {
-            float scales[BLOCK_UNITS], factor = 0;
-            steps[block * SET + i] = 0;
-            if (i < count)
-                factor = row_factor(w, top, first + i, unit + start, some, scales,
-                                    steps + block * SET + i);
-            const uint8_t *codes = w->codes + (first + i) * pitch + (unit + start) * unit_bytes;
-            for (int64_t k = 0; k < some; k++, codes += unit_bytes) {
-                if (factor == 0)
-                    bytes[k][i][0] = bytes[k][i][1] = flip;
+        float ratios[SET][BLOCK_UNITS];
+        find_ratios(w, first, count, unit + start, some, ratios, steps + block * SET);
+        for (int64_t k = 0; k < some; k++, out += SET * UNIT << words) {
+            __m256i bytes[SET][UNIT / 32];
+            for (int64_t i = 0; i < SET; i++) {
+                const uint8_t *codes =
+                    w->codes + (first + i) * pitch + (unit + start + k) * unit_bytes;
+                if (i >= count)
+                    bytes[i][0] = bytes[i][1] = flip;
                 else if (four_bit)
-                    convert_4_bit(codes, levels, scales[k] * factor, flip, bytes[k][i]);
+                    convert_4_bit(codes, levels, ratios[i][k], flip, bytes[i]);
                 else
-                    convert_int8(codes, scales[k] * factor, flip, bytes[k][i]);
+                    convert_int8(codes, ratios[i][k], flip, bytes[i]);
             }
+            write_unit((const int8_t *)bytes, words, out);
         }
-        for (int64_t k = 0; k < some; k++, out += SET * UNIT << words)
-            write_unit((const int8_t *)bytes[k], words, out);
     }
 }
 
-AVX2 void convert_rows(const Matrix *w, int64_t row, int64_t count, int64_t unit, int flip,
-                       int words, const Rows *out)
+AVX2 INLINE void convert_256(const Matrix *w, int64_t row, int64_t count, int64_t unit, int flip,
+                             int words, const Rows *out)
 {
     const __m256i flips = _mm256_set1_epi8(flip ? -128 : 0);
     for (int64_t set = 0; set < out->sets; set++) {
@@ -176,6 +221,18 @@ AVX2 void convert_rows(const Matrix *w, int64_t row, int64_t count, int64_t unit
             convert_set(w, first, some, unit, out->units, out->blocks, 0, flips, words, bytes,
                         steps);
     }
+}
+
+AVX2 static void convert_avx2(const Matrix *w, int64_t row, int64_t count, int64_t unit,
+                              const Rows *out)
+{
+    convert_256(w, row, count, unit, 0, 1, out);
+}
+
+AVX2 static void convert_avx_vnni(const Matrix *w, int64_t row, int64_t count, int64_t unit,
+                                  const Rows *out)
+{
+    convert_256(w, row, count, unit, 1, 0, out);
 }
 
 /* ---- products ----------------------------------------------------------------------------- */
@@ -286,10 +343,12 @@ AVX2 static void multiply_avx_vnni(const Rows *rows, const Inputs *inputs, int64
     multiply_256(rows, inputs, set, unit, sums, 1);
 }
 
-const ByteVersion bytes_avx2 = {
-    .words = 1, .row_bytes = ROW_BYTES, .multiply = multiply_avx2};
+const ByteVersion bytes_avx2 = {.words = 1,
+                                .row_bytes = ROW_BYTES,
+                                .convert = convert_avx2,
+                                .multiply = multiply_avx2};
 
 const ByteVersion bytes_avx_vnni = {
-    .flip = 1, .row_bytes = ROW_BYTES, .multiply = multiply_avx_vnni};
+    .row_bytes = ROW_BYTES, .convert = convert_avx_vnni, .multiply = multiply_avx_vnni};
 
 #endif

@@ -3,12 +3,17 @@
  * the bytes of the matrix.
  */
 
-#include "bytes.h"
+#include "bytes_512.h"
 
 #if ON_X86
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")))
 #define ROW_BYTES (256 << 10) /* stay in the L2 cache */
+
+AVX512 static void convert_512(const Matrix *w, int64_t row, int64_t count, int64_t unit,
+                               const Rows *out)
+{
+    convert_rows_512(w, row, count, unit, 1, out);
+}
 
 /* In assembler, so that this instruction broadcasts the inputs: compilers load all of them first,
  * for which there are not enough registers. */
@@ -62,6 +67,7 @@ AVX512 static void multiply_512(const Rows *rows, const Inputs *inputs, int64_t 
         }
 }
 
-const ByteVersion bytes_512 = {.flip = 1, .row_bytes = ROW_BYTES, .multiply = multiply_512};
+const ByteVersion bytes_512 = {
+    .row_bytes = ROW_BYTES, .convert = convert_512, .multiply = multiply_512};
 
 #endif

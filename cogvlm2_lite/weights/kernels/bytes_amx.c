@@ -4,9 +4,8 @@
  * processor.
  */
 
-#include "bytes.h"
-
 #include "amx.h"
+#include "bytes_512.h"
 
 #if ON_X86
 #if HAS_AMX
@@ -49,6 +48,10 @@ AMX_INT8 static void multiply_amx(const Rows *rows, const Inputs *inputs, int64_
     int turn = 0;
     const int64_t row_pitch = rows->units * BYTES_OF_TILE;
     const int64_t pitch = inputs->units * BYTES_OF_TILE;
+    /* Meanwhile the next two sets of inputs are prefetched into the L2 cache: equally many lines with
+     * every product of tiles, of each set. */
+    const char *next = (const char *)inputs->bytes + ((set + 2) * inputs->units + unit) * BYTES_OF_TILE;
+    const int64_t lines = 2 * SET / rows->sets;
     for (int64_t block = 0; block < rows->blocks; block++) {
         const int64_t start = block * BLOCK_UNITS;
         const int64_t units = smaller(BLOCK_UNITS, rows->units - start);
@@ -67,6 +70,10 @@ AMX_INT8 static void multiply_amx(const Rows *rows, const Inputs *inputs, int64_
                 _tile_loadd(4, x + k * BYTES_OF_TILE, 64);
                 _tile_loadd(6, w + k * BYTES_OF_TILE, 64);
                 _tile_dpbssd(0, 4, 6);
+                for (int64_t line = 0; line < lines; line++, next += 64) {
+                    _mm_prefetch(next, _MM_HINT_T1);
+                    _mm_prefetch(next + pitch, _MM_HINT_T1);
+                }
                 _tile_loadd(7, w + row_pitch + k * BYTES_OF_TILE, 64);
                 _tile_dpbssd(1, 4, 7);
                 _tile_loadd(5, x + pitch + k * BYTES_OF_TILE, 64);
@@ -98,7 +105,14 @@ AMX_INT8 static void multiply_amx(const Rows *rows, const Inputs *inputs, int64_
         add_part(&left, part);
 }
 
+AVX512 static void convert_amx(const Matrix *w, int64_t row, int64_t count, int64_t unit,
+                               const Rows *out)
+{
+    convert_rows_512(w, row, count, unit, 0, out);
+}
+
 const ByteVersion bytes_amx = {.row_bytes = 1 << 20,
+                               .convert = convert_amx,
                                .multiply = multiply_amx,
                                .enter = begin_tiles,
                                .leave = end_tiles};
