@@ -198,12 +198,14 @@ class Task:
     """A question whose answer is known.
 
     read    the text that an OCR program has read, without wrong letters; "": none
+    alike   whether its wrong letters look like the right ones
     schema  of an answer in JSON; "": it is free
     """
 
     question: str
     answer: str
     read: str = ""
+    alike: bool = True
     history: tuple[tuple[str, str], ...] = ()
     schema: str = ""
 
@@ -232,8 +234,18 @@ _SCHEMA = _object(
     currency=_TEXT,
 )
 _WRITE = "Write down the text in the picture."
+_CELLS = pages.TABLE.replace("| --- | --- | --- | --- | --- |\n", "")
 TASKS = {
     "a letter in English, OCR text": Task(question=_WRITE, answer=pages.LETTER, read=pages.LETTER),
+    "the same letter, any wrong letters": Task(
+        question=_WRITE, answer=pages.LETTER, read=pages.LETTER, alike=False
+    ),
+    "an article in English, OCR text": Task(
+        question=_WRITE, answer=pages.ARTICLE, read=pages.ARTICLE
+    ),
+    "a reminder in English, OCR text": Task(
+        question=_WRITE, answer=pages.REMINDER, read=pages.REMINDER
+    ),
     "a notice in Chinese, OCR text": Task(
         question="写出图中的文字。", answer=pages.NOTICE_ZH, read=pages.NOTICE_ZH
     ),
@@ -241,10 +253,19 @@ TASKS = {
     "a table, OCR text": Task(
         question="Write the table in Markdown.",
         answer=pages.TABLE,
-        read=pages.TABLE.replace("| --- | --- | --- | --- | --- |\n", "").replace("|", " "),
+        read=_CELLS.replace("|", " "),
+    ),
+    "a table, OCR text with single spaces": Task(
+        question="Write the table in Markdown.", answer=pages.TABLE, read=_CELLS.replace("| ", "")
     ),
     "JSON with a schema": Task(
         question="Write the invoice as JSON.", answer=pages.JSON, schema=json.dumps(_SCHEMA)
+    ),
+    "JSON with a schema, OCR text": Task(
+        question="Write the invoice as JSON.",
+        answer=pages.JSON,
+        read=pages.INVOICE,
+        schema=json.dumps(_SCHEMA),
     ),
     "a second question": Task(
         question="Why was the lift out of service, and why did the service charge rise?",
@@ -367,7 +388,7 @@ def measure_task(
     """Return passes and gain of a task, as medians over the seeds of the wrong letters."""
     found: list[dict[str, Any]] = []
     for seed in SEEDS if task.read else [0]:
-        draft = pages.with_wrong_letters(task.read, WRONG, seed)
+        draft = pages.with_wrong_letters(task.read, WRONG, seed, alike=task.alike)
         # A schema allows no space before the object; other answers begin with one.
         begin = "" if task.schema else " "
         answer = tokenizer.encode(begin + task.answer.strip())

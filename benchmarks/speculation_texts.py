@@ -1,7 +1,8 @@
 """Texts for `benchmarks.speculation`: pages and what a model may answer about them.
 
-All of them were written for this benchmark. The first four are what a page says, and so the right
-answer to "Write down the text."; an OCR program read them with some wrong letters.
+All of them were written for this benchmark. The letters, the article and the notice are what a page
+says, and so the right answer to "Write down the text."; an OCR program read them with some wrong
+letters.
 """
 
 from __future__ import annotations
@@ -39,6 +40,67 @@ Yours sincerely,
 
 Daniel Whitcombe
 Building Manager
+"""
+
+ARTICLE = """\
+How the valley got its railway
+
+When the first surveyors came up the valley in the spring of 1871, most people laughed at them. \
+The river flooded every few years, the slopes were steep, and the only things worth carrying down \
+to the coast were timber, cheese and a little copper. Still, the company had raised enough money \
+for twelve miles of track, and in September of the same year four hundred men began to cut into \
+the rock below the old mill.
+
+The work went slowly. Two bridges were carried away before their second winter, and the \
+contractor, a quiet man named Josiah Pell, lost a good part of his own fortune in replacing them. \
+The long tunnel under Hart Fell alone took nineteen months. Miners from Cornwall dug it by \
+candlelight from both ends, and when they met in the middle the two halves were less than a \
+hand's breadth apart.
+
+The line opened on 6 May 1876 with a single engine and three carriages. The journey that had \
+taken a day by cart now took fifty minutes. Within ten years the population of the upper valley \
+had doubled; there was a bank, a second school and a hotel with forty beds, and milk that left \
+the farms at five in the morning was sold in the city before noon.
+
+The last train ran in 1964. Today the track is a path for walkers and cyclists, and the station \
+houses are homes. But the tunnel is still there, dry and perfectly straight, and on a clear day \
+you can stand at one end of it and see the daylight at the other.
+"""
+
+REMINDER = """\
+Brookfield Dental Practice
+Dr Hannah Osei and Partners
+
+Mr Peter Lindqvist
+27 Mill Lane
+Hereford HR2 7QP
+
+Patient number: 40318
+12 November 2024
+
+Dear Mr Lindqvist,
+
+Our records show that your last check-up was on 9 April. We recommend a visit every six months, \
+so we would like to invite you to make an appointment before the end of the year. Please call us \
+between 8.30 and 17.00, or use the form on our website.
+
+At your last visit Dr Osei noted some wear on two of the upper teeth and suggested a night guard. \
+If you decide to have one made, we will take an impression during the check-up; the guard is then \
+ready after about two weeks. The price is 185 pounds, of which most insurers pay half.
+
+Please also note these changes at the practice:
+
+- From 2 December we open at 7.30 on Tuesdays and Thursdays.
+- The car park behind the building is closed until the end of January. The nearest one is in \
+Castle Street, five minutes away on foot.
+- Appointments that are cancelled less than 24 hours before cost 30 pounds.
+
+We look forward to seeing you.
+
+Kind regards,
+
+Maria Fenwick
+Practice Manager
 """
 
 NOTICE_ZH = """\
@@ -101,6 +163,30 @@ JSON = """\
 }
 """
 
+INVOICE = """\
+Northgate Office Supplies
+Invoice 2025-0417
+Date: 3 March 2025
+
+Lindgren Architects
+Malmo
+
+No. Article Quantity Unit price Total
+1 Desk lamp, black 4 24.90 99.60
+2 Desk lamp, white 2 24.90 49.80
+3 Office chair, grey 6 139.00 834.00
+4 Office chair, blue 2 139.00 278.00
+5 Filing cabinet, 3 drawers 3 189.50 568.50
+6 Filing cabinet, 4 drawers 1 219.50 219.50
+7 Whiteboard, 90 x 120 cm 2 64.00 128.00
+8 Printer paper, 500 sheets 40 4.15 166.00
+9 Power strip, 6 outlets 8 14.30 114.40
+
+Sum EUR 2,457.80
+Payable within 30 days. Thank you for your order.
+"""
+"""What the page of JSON says, as an OCR program reads it: a single space between two columns."""
+
 SECOND_ANSWER = """\
 The letter gives two reasons. First, the door sensor on the second floor is worn, and the control \
 unit stops the lift whenever the sensor reports an obstacle that is not there. The housing \
@@ -141,8 +227,11 @@ _OTHER_ZH = (
 )
 
 
-def with_wrong_letters(text: str, share: float, seed: int) -> str:
-    """Return a text in which this share of the letters and digits is wrong, as OCR gets them."""
+def with_wrong_letters(text: str, share: float, seed: int, *, alike: bool = True) -> str:
+    """Return a text in which this share of the letters and digits is wrong.
+
+    alike  letters look like the right ones, as OCR programs get them; False: any letters
+    """
     dice, found = random.Random(seed), []
     for letter in text:
         if not letter.isalnum() or dice.random() >= share:
@@ -150,5 +239,6 @@ def with_wrong_letters(text: str, share: float, seed: int) -> str:
         elif ord(letter) > 0x2E80:
             found.append(dice.choice(_OTHER_ZH.replace(letter, "")))
         else:
-            found.append(LOOK_ALIKE.get(letter) or dice.choice("abcdefghiklmnorstu"))
+            other = LOOK_ALIKE.get(letter) if alike else None
+            found.append(other or dice.choice("abcdefghiklmnorstu"))
     return "".join(found)

@@ -543,7 +543,7 @@ class Answers:
             texts=[text_ids, *earlier],
             resembled=prepared.request.draft_text,
             draftable=self._is_draftable,
-            required=None if form is None else form.required,
+            required=None if form is None else form.required_after,
             allowed=None if form is None else form.count_allowed,
         )
 
@@ -595,10 +595,10 @@ class Answers:
         for token in continue_ids:
             shown, _ = stops.push(decoder.push(token))
             tally.text += shown
-            if drafter is not None:
-                drafter.push(token)
             if form is not None:
                 form.push(token)
+            if drafter is not None:  # looks at the form
+                drafter.push(token)
             if guard is not None:
                 guard.push(token)
         if tally.text:

@@ -23,17 +23,22 @@ class Forms:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._kinds: list[int] = []
+        self._kept: list[str] = []
         self._after: dict[tuple[int, ...], int] = {}
         """Kinds of up to five tokens -> the last place in _ids of what followed them."""
         self._known: dict[int, int] = {}
 
-    def push(self, token: int) -> None:
-        """Add the next token of the answer."""
+    def push(self, token: int, kept: str = "") -> None:
+        """Add the next token of the answer.
+
+        kept  what is known about whether it stays the same when its form is repeated
+        """
         for length in self._LENGTHS:
             if len(self._kinds) >= length:
                 self._after[tuple(self._kinds[-length:])] = len(self._kinds)
         self._kinds.append(self._kind(token))
         self._ids.append(token)
+        self._kept.append(kept)
 
     def find(self) -> tuple[int, int]:
         """Return how many tokens agree in form, and the place of what followed; or (0, 0)."""
@@ -48,6 +53,10 @@ class Forms:
     def following(self, place: int, most: int) -> list[int]:
         """Return the tokens from a place on."""
         return self._ids[place : place + most]
+
+    def kept(self, place: int) -> str:
+        """Return what is known about a token."""
+        return self._kept[place]
 
     def _kind(self, token: int) -> int:
         found = self._known.get(token)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import deque
+from collections.abc import Iterator
 
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 
@@ -30,6 +31,19 @@ _NOISY = 0.12
 
 _WORD = re.compile(r"\s?\S*$")
 _CHECKED = re.compile(r"(?<![^\W_])[^\W_]{3,24}(?![^\W_])")
+_NUMBER = re.compile(r"(?<![\w.,])[\dlIoOSB]+(?:[.,][\dlIoOSB]+)*(?![\w])")
+_DIGITS = str.maketrans("OoQDlI|SBZ", "0000111582")
+"""Digits that are read as letters."""
+
+_ALIKE = {
+    "a": ("o",), "b": ("h",), "c": ("e",), "e": ("c",), "f": ("t",), "g": ("q",), "h": ("b",),
+    "i": ("l",), "l": ("i", "I"), "n": ("r", "u"), "o": ("a",), "q": ("g",), "r": ("n",),
+    "t": ("f",), "u": ("n", "v"), "v": ("u", "y"), "y": ("v",), "0": ("o", "O"),
+    "1": ("l", "I", "i"), "5": ("s", "S"), "8": ("B",), "rn": ("m",), "cl": ("d",),
+    "vv": ("w",), "m": ("rn",), "d": ("cl",),
+}  # fmt: skip
+"""What is read -> what may be meant: letters that OCR programs confuse."""
+
 _LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 _BLANKS = str.maketrans("\n\r\t", "   ")
 
@@ -124,17 +138,18 @@ class DraftedText:
 
     def following(self, most: int) -> list[int]:
         """Return up to `most` tokens that follow."""
-        self._fill()
+        if len(self._queue) < most:
+            self._fill()
         return [token for token, _ in list(self._queue)[:most]]
 
     def _fill(self) -> None:
-        if self._queue or self._place is None or not self._end.complete:
+        if self._place is None or not self._end.complete:
             return
         place, end = self._place, self._place + _ENCODED
         pairs = continue_text(self._tokenizer, self._end.word, self.text[place:end])
         if end < len(self.text):
             pairs = pairs[: len(pairs) * 3 // 4]  # the last ones depend on what was cut off
-        self._queue.extend((token, place + behind) for token, behind in pairs)
+        self._queue = deque((token, place + behind) for token, behind in pairs)
 
     def _find(self) -> int | None:
         """Return the place in the text that fits the end of the answer best; None: none fits."""
@@ -193,14 +208,23 @@ def correct_words(tokenizer: Tokenizer, text: str) -> str:
 
     A common word is a single token. A word that is not, but is one with another letter, probably
     has a wrong letter. Common tokens have low numbers, so the lowest one is taken. Names and rare
-    words look the same: a text with few such words is left as it is.
+    words look the same: a text with few such words is left as it is. In one with many, letters that
+    look like digits become digits inside numbers.
     """
     words = _CHECKED.findall(text)
     known = {word: _corrected(tokenizer, word) for word in dict.fromkeys(words)}
     changed = sum(known[word] != word for word in words)
     if changed < _NOISY * len(words):
         return text
-    return _CHECKED.sub(lambda found: known[found.group()], text)
+    text = _CHECKED.sub(lambda found: known[found.group()], text)
+    return _NUMBER.sub(lambda found: _with_digits(found.group()), text)
+
+
+def _with_digits(number: str) -> str:
+    """Return a number in which letters that look like digits are digits."""
+    digits = sum(letter.isdigit() for letter in number)
+    letters = sum(letter.isalpha() for letter in number)
+    return number.translate(_DIGITS) if digits and digits >= letters else number
 
 
 def _corrected(tokenizer: Tokenizer, word: str) -> str:
@@ -209,13 +233,35 @@ def _corrected(tokenizer: Tokenizer, word: str) -> str:
         return word
     if tokenizer.find_token(" " + word) is not None or tokenizer.find_token(word) is not None:
         return word
-    alphabet = _LETTERS.upper() if letters > 2 and word.upper() == word else _LETTERS
-    best: tuple[int, str] | None = None
+    found = [
+        (weight * token, other)
+        for weight, others in ((1, _read_alike(word)), (4, _one_other_letter(word)))
+        for other in others
+        if (token := tokenizer.find_token(" " + other)) is not None
+    ]
+    return min(found)[1] if found else word
+
+
+def _one_other_letter(word: str) -> Iterator[str]:
+    """Yield the words that differ from a word in one letter."""
+    upper = sum(letter.isalpha() for letter in word) > 2 and word.upper() == word
     for place in range(len(word)):
-        capital = place == 0 and alphabet.islower()
-        for letter in alphabet + alphabet.upper() if capital else alphabet:
-            other = f"{word[:place]}{letter}{word[place + 1 :]}"
-            token = tokenizer.find_token(" " + other)
-            if token is not None and (best is None or token < best[0]):
-                best = token, other
-    return best[1] if best else word
+        alphabet = _LETTERS.upper() if upper else _LETTERS
+        for letter in alphabet + alphabet.upper() if place == 0 and not upper else alphabet:
+            yield f"{word[:place]}{letter}{word[place + 1 :]}"
+
+
+def _read_alike(word: str) -> Iterator[str]:
+    """Yield the words that look like a word: one or two letters are others of a similar shape."""
+    places = [
+        (begin, begin + len(read), meant)
+        for begin in range(len(word))
+        for read, others in _ALIKE.items()
+        if word.startswith(read, begin)
+        for meant in others
+    ]
+    for number, (begin, end, meant) in enumerate(places):
+        for begin_2, end_2, meant_2 in places[:number]:
+            if end_2 <= begin:
+                yield f"{word[:begin_2]}{meant_2}{word[end_2:begin]}{meant}{word[end:]}"
+        yield f"{word[:begin]}{meant}{word[end:]}"

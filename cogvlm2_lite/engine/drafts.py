@@ -12,11 +12,13 @@ schema requires.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from cogvlm2_lite.engine.draft_fields import Fields
 from cogvlm2_lite.engine.draft_forms import Forms
+from cogvlm2_lite.engine.draft_json import LIKELY, JsonText, RequiredAfter
 from cogvlm2_lite.engine.drafted_text import AnswerEnd, DraftedText, continue_text
 from cogvlm2_lite.inputs.tokenizer import Tokenizer
 from cogvlm2_lite.memory.work import DECODE_ROWS
@@ -60,6 +62,7 @@ class NGrams:
 
     def __init__(self, texts: Sequence[Sequence[int]] = ()) -> None:
         self._ids = [_SEPARATOR]
+        self._kept = [""]
         self._after: dict[tuple[int, ...], list[int]] = {}
         """Two or three tokens -> places in _ids of what followed them."""
         for text in texts:
@@ -67,14 +70,18 @@ class NGrams:
                 self.push(token)
             self.push(_SEPARATOR)
 
-    def push(self, token: int) -> None:
-        """Add the next token."""
+    def push(self, token: int, kept: str = "") -> None:
+        """Add the next token.
+
+        kept  what is known about whether it stays the same when its surroundings are repeated
+        """
         ids, place = self._ids, len(self._ids)
         if place >= 2 and token != _SEPARATOR and ids[-1] != _SEPARATOR:
             self._after.setdefault((ids[-2], ids[-1]), []).append(place)
             if place >= 3 and ids[-2] != _SEPARATOR:
                 self._after.setdefault((ids[-3], ids[-2], ids[-1]), []).append(place)
         ids.append(token)
+        self._kept.append(kept)
 
     def find(self) -> tuple[int, int]:
         """Return the length of the longest match found, and the place of what followed; or (0, 0).
@@ -103,6 +110,10 @@ class NGrams:
             if latest == _SEPARATOR:
                 return length + 1
         return most
+
+    def kept(self, place: int) -> str:
+        """Return what is known about a token."""
+        return self._kept[place] if place < len(self._kept) else ""
 
     def following(self, place: int, most: int) -> list[int]:
         """Return the tokens from a place on. Behind the latest token they repeat themselves."""
@@ -147,10 +158,23 @@ class EarlierAnswers:
 
 _PRIORS = {
     "n-gram": (0.15, 0.1),
+    "n-gram, kept": (0.5, 0.05),
+    "n-gram, changed": (0.1, 0.05),
     "form": (0.05, 0.08),
+    "form, kept": (0.5, 0.05),
+    "form, changed": (0.05, 0.05),
     "text": (0.7, 0.05),
-    "forced": (0.9, 0.0),
+    "forced": (0.95, 0.0),
+    "likely": (0.7, 0.0),
+    "point": (0.3, 0.0),
+    "word": (0.7, 0.05),
+    "number": (0.7, 0.05),
+    "between": (0.5, 0.15),
+    "new": (0.2, 0.05),
+    "doubtful": (0.2, 0.05),
 }
+_END = 0.3, 0.0
+_WHOLE_NUMBER = "end of number 0"
 """Chances of sources before anything is learned, and what each further token of a match adds."""
 
 
@@ -191,7 +215,7 @@ class _Chances:
 
     def _prior(self, source: str, match: int) -> float:
         """Return the chance before anything is learned."""
-        first, further = _PRIORS[source]
+        first, further = _PRIORS.get(source, _END)
         return min(first + further * _bucket(match), self._MOST)
 
 
@@ -201,16 +225,27 @@ def _bucket(match: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source:
-    """What a source expects next.
+class _Guess:
+    """A token that a source expects.
 
-    match   how many tokens before it agree with the source
-    tokens  returns up to so many tokens that follow
+    match  how many tokens before it agree with the source, or how often it was right there
     """
 
-    name: str
+    token: int
+    source: str
     match: int
-    tokens: Callable[[int], list[int]]
+
+
+def _guesses(
+    source: str,
+    match: int,
+    tokens: Sequence[int],
+    kept: Callable[[int], str] = lambda number: "",
+) -> list[_Guess]:
+    return [
+        _Guess(token=token, source=source + kept(number), match=match + number)
+        for number, token in enumerate(tokens)
+    ]
 
 
 class Drafter:
@@ -219,7 +254,7 @@ class Drafter:
     texts      tokens of texts that parts of the answer may repeat
     resembled  a text that the whole answer resembles; "": none
     draftable  returns whether a token may be in a draft
-    required   returns the bytes that must follow; None: no schema requires any
+    required   returns the bytes that must follow the answer and a text; None: it is no JSON
     allowed    returns how many tokens at the beginning of a draft may come; None: all of them
     """
 
@@ -236,86 +271,119 @@ class Drafter:
         texts: Sequence[Sequence[int]] = (),
         resembled: str = "",
         draftable: Callable[[int], bool] = lambda token: True,
-        required: Callable[[], bytes] | None = None,
+        required: RequiredAfter | None = None,
         allowed: Callable[[Sequence[int]], int] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._draftable, self._required, self._allowed = draftable, required, allowed
+        self._draftable, self._allowed = draftable, allowed
+        self._json = JsonText(required)
         self._end = AnswerEnd(tokenizer)
         self._text: DraftedText | None = None
+        self._fields: Fields | None = None
         if resembled.strip():
             self._text = DraftedText(tokenizer, resembled[: self.MOST_CHARACTERS], self._end)
+            self._fields = Fields(tokenizer, self._text.text, self._end, self._json)
             texts = [*texts, tokenizer.encode(self._text.text)]
         self._ngrams = NGrams(texts)
         self._forms = Forms(tokenizer)
         self._chances = _Chances()
-        self._expected: list[tuple[_Source, int]] = []
+        self._expected: list[_Guess] = []
 
     def push(self, token: int) -> None:
         """Add the next token of the answer."""
-        for source, expected in self._expected:
-            self._chances.note(source.name, source.match, right=token == expected)
+        for guess in self._expected:
+            self._chances.note(guess.source, guess.match, right=token == guess.token)
         self._end.push(token)
-        self._ngrams.push(token)
-        self._forms.push(token)
+        self._json.push(self._end.new)
+        kept = ""
+        repeated = [g for g in self._expected if g.source.startswith(("n-gram", "form"))]
+        if repeated:
+            same = any(guess.token == token for guess in repeated)
+            kept = ", kept" if same else ", changed"
+        self._ngrams.push(token, kept)
+        self._forms.push(token, kept)
         if self._text is not None:
             self._text.push(token)
-        self._expected = [
-            (source, following[0]) for source in self._sources() if (following := source.tokens(1))
-        ]
+        if self._fields is not None:
+            self._fields.push(token)
+        self._expected = [found[0] for found in self._sources(1)]
 
     def propose(self, most: int) -> Draft:
-        """Return the draft of up to `most` tokens that has the best chances."""
+        """Return the draft of up to `most` tokens of which the answer probably takes most."""
         if most <= 0:
             return NO_DRAFT
-        forced = self._forced()[:most]
-        tokens, name, match = forced, "forced", 0
-        best = 0.0
-        for source, _ in self._expected:
-            chance = self._chances.of(source.name, source.match)
-            if chance > best:
-                found = source.tokens(most)
-                if found[: len(forced)] == forced:  # what is required, and more
-                    tokens, name, match, best = found, source.name, source.match, chance
-        tokens = list(takewhile(self._draftable, tokens))
-        if self._allowed is not None and tokens:
-            tokens = tokens[: self._allowed(tokens)]
+        best, draft = 0.0, NO_DRAFT
+        for found in self._sources(most):
+            chances = self._chances_of(found)
+            tokens = [guess.token for guess in found[: len(chances)]]
+            tokens = list(takewhile(self._draftable, tokens))
+            if self._allowed is not None and tokens:
+                tokens = tokens[: self._allowed(tokens)]
+            chances = chances[: len(tokens)]
+            if sum(chances) > best:
+                best, draft = sum(chances), Draft(tokens=tuple(tokens), chances=tuple(chances))
+        return draft
+
+    def _chances_of(self, guesses: Sequence[_Guess]) -> list[float]:
+        """Return how probably the answer takes each token and all before it, while it is likely."""
         chances, chance = list[float](), 1.0
-        for number in range(len(tokens)):
-            required = number < len(forced)
-            chance *= self._chances.of(*(("forced", 0) if required else (name, match + number)))
+        for guess in guesses:
+            chance *= self._chances.of(guess.source, guess.match)
             if chance < self._LEAST:
                 break
             chances.append(chance)
-        return Draft(tokens=tuple(tokens[: len(chances)]), chances=tuple(chances))
+        return chances
 
-    def _sources(self) -> list[_Source]:
-        found = []
+    def _sources(self, most: int) -> Iterator[list[_Guess]]:
+        """Yield up to `most` tokens that each source expects; none is empty."""
+        if forced := self._forced():
+            yield forced[:most]
+        elif closing := self._closing():
+            yield closing[:most]
+            if closing[0].source == _WHOLE_NUMBER:
+                yield _guesses("point", 0, self._tokenizer.encode(".")[:1])
         match, place = self._ngrams.find()
         if match:
-            found.append(
-                _Source(
-                    name="n-gram",
-                    match=match,
-                    tokens=lambda most: self._ngrams.following(place, most),
-                )
+            yield _guesses(
+                "n-gram",
+                match,
+                self._ngrams.following(place, most),
+                lambda n: self._ngrams.kept(place + n),
             )
         alike, behind = self._forms.find()
         if alike:
-            found.append(
-                _Source(
-                    name="form",
-                    match=alike,
-                    tokens=lambda most: self._forms.following(behind, most),
-                )
+            yield _guesses(
+                "form",
+                alike,
+                self._forms.following(behind, most),
+                lambda n: self._forms.kept(behind + n),
             )
-        if self._text is not None:
-            found.append(_Source(name="text", match=self._text.match, tokens=self._text.following))
+        if self._text is not None and (found := self._text.following(most)):
+            yield _guesses("text", self._text.match, found)
+        if self._fields is not None and (joined := self._fields.following(most)):
+            yield [
+                _Guess(token=each.token, source=each.kind, match=each.evidence) for each in joined
+            ]
+
+    def _forced(self) -> list[_Guess]:
+        """Return the tokens of what a schema requires, as the tokenizer would write them."""
+        text, kinds = self._json.following()
+        return self._of_json(text, kinds)
+
+    def _closing(self) -> list[_Guess]:
+        """Return the tokens of what follows if a value of JSON ends here."""
+        text, kinds, value = self._json.closing()
+        found = self._of_json(text, kinds)
+        if found:
+            found[0] = _Guess(token=found[0].token, source=f"end of {value}", match=0)
         return found
 
-    def _forced(self) -> list[int]:
-        """Return the tokens of the bytes that must follow, as the tokenizer would write them."""
-        if self._required is None or not (data := self._required()):
+    def _of_json(self, text: str, kinds: str) -> list[_Guess]:
+        if not text or not self._end.complete:
             return []
-        text = data.decode("utf-8", errors="ignore")
-        return [token for token, _ in continue_text(self._tokenizer, self._end.word, text)]
+        found, begin = list[_Guess](), 0
+        for token, end in continue_text(self._tokenizer, self._end.word, text):
+            source = "likely" if LIKELY in kinds[begin:end] else "forced"
+            found.append(_Guess(token=token, source=source, match=0))
+            begin = end
+        return found

@@ -133,9 +133,15 @@ class JsonAnswer:
         in_number = self._tokenizer.token_bytes(token)[-1:].isdigit()
         return self._matcher.is_accepting() and not in_number
 
-    def required(self) -> bytes:
-        """Return the bytes that must come next; empty if there is a choice."""
-        return bytes(self._matcher.compute_ff_bytes())
+    def required_after(self, text: str) -> bytes | None:
+        """Return the bytes that must come after a text that follows; None: it is not allowed."""
+        if not text:
+            return bytes(self._matcher.compute_ff_bytes())
+        tokens = self._tokenizer.encode(text)
+        matcher = self._matcher.deep_copy()
+        if int(matcher.try_consume_tokens(tokens)) < len(tokens):
+            return None
+        return bytes(matcher.compute_ff_bytes())
 
     def count_allowed(self, tokens: Sequence[int]) -> int:
         """Return how many tokens at the beginning of a draft the answer may continue with."""

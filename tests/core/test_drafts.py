@@ -236,6 +236,14 @@ def test_a_wrong_letter_is_replaced_if_a_common_word_results() -> None:
     assert len(found) == len(text)
 
 
+def test_letters_that_look_like_others_are_tried_first_and_two_of_them_in_a_word() -> None:
+    words = Words("house", "horse", "modern", "window")
+    text = "hocse rnodem wlndovv 2l9.5O S8 l6"
+    found = correct_words(words, text)  # type: ignore[arg-type]
+    assert found == "house modern window 219.50 58 16"
+    assert correct_words(words, "hoxse modern") == "house modern"  # type: ignore[arg-type]
+
+
 def test_a_text_with_few_rare_words_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     words = Words("the", "house")
     text = "the hause " + "the house " * 10
@@ -249,7 +257,11 @@ def test_a_text_with_few_rare_words_is_left_as_it_is(monkeypatch: pytest.MonkeyP
 
 def test_required_bytes_continue_the_answers_last_word(tokenizer: Tokenizer) -> None:
     required = [b""]
-    drafter = Drafter(tokenizer, required=lambda: required[0], allowed=len)
+
+    def after(text: str) -> bytes | None:
+        return None if text else required[0]
+
+    drafter = Drafter(tokenizer, required=after, allowed=len)
     for token in tokenizer.encode('{"in'):
         drafter.push(token)
     required[0] = 'voice_number": "é'.encode()[:-1]  # the last character is not complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -468,3 +469,24 @@ def test_what_a_schema_requires_is_drafted(folders: dict[str, Path]) -> None:
     assert end.draft_tokens > 0
     assert end.accepted_tokens <= end.draft_tokens
     assert end.decode_passes + end.accepted_tokens == end.completion_tokens - 1
+
+
+@pytest.mark.parametrize(
+    "case", ["logprobs", "sampled", "penalties", "greedy penalties", "object", "schema"]
+)
+def test_drafts_of_words_and_separators_change_nothing(
+    plain: Model, drafting: Model, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draft text has the words of the answer, and blanks for what is between them."""
+    in_step(drafting.engine)
+    monkeypatch.delattr(drafting.engine._answers, "_drafter", raising=False)  # an oracle's
+    expected = ask(plain, CASES[case])
+    words = re.findall(r"\w+", expected[1].text)
+    for text in ("  ".join(words), "\n".join(words[1::2] + words[::2]), "x ".join(words)):
+        events = list(
+            drafting.answer(
+                QUESTION, picture(1), [("a?", "b")], sampling=CASES[case], draft_text=text
+            )
+        )
+        assert told(events) == expected
+        assert last_event(events).draft_tokens > 0
