@@ -227,6 +227,9 @@ def render() -> str:
     avx2 = _read("avx2")
     if avx2:
         sections.append("\n".join(_avx2(avx2)))
+    activations = _read("activations")
+    if activations:
+        sections.append("\n".join(_activations(activations)))
     peers = _read("peers")
     if peers:
         sections.append("\n".join(_peers(peers)))
@@ -545,6 +548,71 @@ def _avx2(report: Report) -> Iterator[str]:
 _INTEGER_LEVELS = {"avx2": "AVX2", "avx-vnni": "AVX-VNNI"}
 _EXPERT_WEIGHTS = 6144 * 4096 + 4096 * 4096 + 3 * 14336 * 4096
 
+
+def _activations(report: Report) -> Iterator[str]:
+    levels = report["levels"]
+    loads = [one["load"] for one in levels.values()]
+    yield "## Inputs of 8 bits"
+    yield ""
+    yield (
+        "They are off by default, and only for the vision tower, the projector and the decoder's "
+        "vision experts; text tokens never use them (definition: `weights/kernels/bytes.h`). "
+        f"{_machine(report)}, limited to each level; one thread, CPU time, medians of "
+        f"{report['repeats']} rounds in turn with the default products of that level (load average "
+        f"{min(loads):.1f} to {max(loads):.1f}; `benchmarks/activations.py`). The linear layers of "
+        "one layer, with a part of a picture's rows."
+    )
+    yield ""
+    yield (
+        "| instructions | linear layers | rows | default, ms | 8 bits, ms "
+        "| multiply-adds per nanosecond | times as fast | range |"
+    )
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for name in ("amx", "avx512", "avx-vnni", "avx2"):
+        for part in ("decoder", "vision"):
+            f = levels[name][part]
+            yield (
+                f"| {_BYTE_LEVELS[name]} | {part} | {levels[name]['rows']:,} "
+                f"| {f['default']['ms']:,.0f} | {f['bytes']['ms']:,.0f} "
+                f"| {f['bytes']['rate'] / 1e9:,.0f} | {f['ratio']:.2f} "
+                f"| {f['lowest']:.2f} to {f['highest']:.2f} |"
+            )
+    yield ""
+    yield (
+        "AVX2 has no faster product of bytes: its instruction for them adds pairs in 16 bits, so "
+        "bytes are widened and multiplied as 16-bit integers. With AMX the instruction has twice "
+        "the rate of the one for bfloat16, but the sums leave the tiles after each 512 "
+        "columns, and inputs and weights come from the L2 cache."
+    )
+    yield ""
+    yield "Relative errors against float64 (4,096 columns), beside inputs and weights in bfloat16:"
+    yield ""
+    yield "| inputs | 8 bits | bfloat16 | 8 bits, of the rest | bfloat16, of the rest |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, text in _BYTE_INPUTS.items():
+        e = report["errors"][name]
+        rest = [f"{e[key]:.1e}" if name != "normal" else "" for key in _REST]
+        yield f"| {text} | {e['bytes']:.1e} | {e['bfloat16']:.1e} | {rest[0]} | {rest[1]} |"
+    yield ""
+    yield (
+        "512 inputs share a step, so a channel that is 50 times as large leaves about two bits for "
+        "each other input of its block. The last two columns divide the error by what the "
+        "other channels alone contribute."
+    )
+
+
+_BYTE_LEVELS = {
+    "amx": "AMX (int8)",
+    "avx512": "AVX512-VNNI",
+    "avx-vnni": "AVX-VNNI",
+    "avx2": "AVX2",
+}
+_BYTE_INPUTS = {
+    "normal": "normal",
+    "normal, large": "normal, 8 of 4,096 channels 50 times as large",
+    "tails, large": "Student's t with 2 degrees of freedom, 8 channels 50 times as large",
+}
+_REST = ("bytes_rest", "bfloat16_rest")
 
 _PEERS_METHOD = """\
 None of the three runs CogVLM2. They run a Llama with the language path's shapes, and mainline
