@@ -4,6 +4,7 @@
     python -m benchmarks.speculation texts --vocabulary FILE
     python -m benchmarks.speculation replay [--layers 8] [--repeats 3]
     python -m benchmarks.speculation demo
+    python -m benchmarks.speculation prose
 
 times   decode steps for 1 to 32 rows with random NF4 weights in the shapes of the 19B model,
         resident and streamed from memory: a pass with a draft has as many rows as tokens
@@ -12,6 +13,8 @@ texts   the engine answers with known texts (speculation_texts.py) in place of a
 replay  the passes that `texts` recorded, run with the random weights, in turn with the same tokens
         one by one
 demo    passes of the demo model, and its answers with and without drafts
+prose   CPU time of the demo model's free answers, in turn with and without drafts: it is so small
+        that the time of finding drafts shows
 
 FILE is a vocabulary in tiktoken's form. Llama 3's, which CogVLM2 uses, begins with the 100,256
 tokens of cl100k_base, and adds 28,000 for other languages than English. One thread, CPU time.
@@ -55,7 +58,7 @@ from cogvlm2_lite.engine.answer import Answers, Request  # noqa: E402
 from cogvlm2_lite.engine.model import Model, load  # noqa: E402
 from cogvlm2_lite.engine.runtime import Runtime, Token, run  # noqa: E402
 from cogvlm2_lite.engine.scheduler import Engine  # noqa: E402
-from cogvlm2_lite.events import Cancel, Finished, Progress  # noqa: E402
+from cogvlm2_lite.events import Cancel, Finished, Progress, TextDelta  # noqa: E402
 from cogvlm2_lite.inputs.tokenizer import Tokenizer  # noqa: E402
 from cogvlm2_lite.memory.plan import Workload  # noqa: E402
 from cogvlm2_lite.sampling import Sampling  # noqa: E402
@@ -87,7 +90,7 @@ _SPLIT = (
 def main() -> int:
     """Measure one part and write its key of the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("times", "texts", "replay", "demo"))
+    parser.add_argument("part", choices=("times", "texts", "replay", "demo", "prose"))
     parser.add_argument("--layers", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--vocabulary", type=Path, help="without it: the demo model's")
@@ -101,8 +104,10 @@ def main() -> int:
             found = measure_texts(report["times"], options.vocabulary)
         case "replay":
             found = measure_replay(report["texts"], options.layers or 8, options.repeats)
-        case _:
+        case "demo":
             found = measure_demo()
+        case _:
+            found = measure_prose(options.repeats)
     report[options.part] = found
     RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(_short(found), indent=1, ensure_ascii=False))
@@ -535,6 +540,61 @@ def measure_demo() -> dict[str, Any]:
         }
         for kind, counts in kinds.items()
     }
+
+
+def measure_prose(repeats: int) -> dict[str, Any]:
+    """Return passes and CPU time of free answers, with and without drafts in turn.
+
+    Both models are new in each round, so that no earlier answer about a picture is known.
+    """
+    pairs: list[tuple[float, float]] = []
+    tokens, passes = 0, {True: 0, False: 0}
+    for number in range(repeats):
+        models = {
+            speculation: load("demo", device="cpu", dtype="float32", speculation=speculation)
+            for speculation in (True, False)
+        }
+        for sample in islice(samples("held-out", 11, 6), 60):
+            for talk in sample.conversations:
+                image = sample.image if talk.sees_picture else None
+                spent: dict[bool, float] = {}
+                found: dict[bool, Finished] = {}
+                for speculation in (True, False) if number % 2 else (False, True):
+                    spent[speculation], found[speculation] = _decoding(
+                        models[speculation], talk.question, image, talk.history
+                    )
+                assert found[True].token_ids == found[False].token_ids, "an answer was changed"
+                count = len(found[True].token_ids)
+                if count < 8:
+                    continue
+                pairs.append((1000 * spent[True] / count, 1000 * spent[False] / count))
+                tokens += count
+                for speculation, end in found.items():
+                    passes[speculation] += end.decode_passes
+    return {
+        "machine": describe_machine(),
+        "load_average": os.getloadavg()[0],
+        "answers": len(pairs),
+        "tokens": tokens,
+        "passes_on": passes[True],
+        "passes_off": passes[False],
+        "ms_per_token": statistics.median(on for on, _ in pairs),
+        "ms_per_token_off": statistics.median(off for _, off in pairs),
+        "more_ms_per_token": statistics.median(on - off for on, off in pairs),
+    }
+
+
+def _decoding(model: Model, question: str, image: Any, history: Any) -> tuple[float, Finished]:
+    """Return the CPU time behind the first token of an answer, and its end."""
+    began = None
+    last: Any = None
+    sampling = Sampling(max_new_tokens=64)
+    for last in model.answer(question, image, history, sampling=sampling):
+        if began is None and isinstance(last, TextDelta):
+            began = time.process_time()
+    assert began is not None
+    assert isinstance(last, Finished)
+    return time.process_time() - began, last
 
 
 def _pass_clock(model: Model) -> Callable[[], float]:

@@ -197,6 +197,9 @@ class Fields:
         while size < _PROPOSED:
             rest = _rest_of(self._words[number], written)
             kind = kind or ("number" if self._numbers[number] else "word")
+            if len(rest) > _PROPOSED:
+                yield _Piece(text=rest[:_PROPOSED], kind=kind, evidence=0, word=number)
+                return
             if rest:
                 yield _Piece(text=rest, kind=kind, evidence=min(self._right, 3), word=number)
             place = self._after(place, between, number)

@@ -118,7 +118,8 @@ SCHEMA = {
 
 @pytest.fixture(scope="module")
 def grammar() -> JsonGrammar:
-    return JsonGrammar(TOKENIZER, [TOKENIZER.vocab_size - 1])
+    end = next(t for t in range(TOKENIZER.vocab_size) if not TOKENIZER.token_bytes(t))
+    return JsonGrammar(TOKENIZER, [end])
 
 
 def begun(grammar: JsonGrammar, text: str) -> tuple[JsonText, JsonAnswer]:
