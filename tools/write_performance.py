@@ -859,7 +859,8 @@ def _speculation(report: Report) -> Iterator[str]:
         f"first {replay['passes']} passes with random weights in {replay['layers']} layers, in "
         f"turn with the same tokens one by one (resident, median of {replay['repeats']} pairs, and "
         "the range). The first passes of an answer gain least: what each source of drafts is worth "
-        "is not learned yet, and a table has no earlier rows."
+        "is not learned yet, and a table has no earlier rows. Texts whose drafts changed "
+        'afterwards are marked "not run" there.'
     )
     yield ""
     names = list(texts["places"])
@@ -867,11 +868,14 @@ def _speculation(report: Report) -> Iterator[str]:
     yield f"| --- | ---: | ---: | {' | '.join('---:' for _ in names)} | ---: |"
     for title, found in texts["places"]["resident"].items():
         gains = (f"{texts['places'][name][title]['times_as_fast']:.2f}" for name in names)
-        seen = replay["gains"][title]
+        seen = replay["gains"].get(title)
+        measured = "not run"  # since its drafts changed
+        if seen:
+            low, high = seen["lowest"], seen["highest"]
+            measured = f"{seen['times_as_fast']:.2f} ({low:.2f} to {high:.2f})"
         yield (
             f"| {title} | {found['tokens']} | {found['tokens_per_pass']:.2f} "
-            f"| {' | '.join(gains)} | {seen['times_as_fast']:.2f} "
-            f"({seen['lowest']:.2f} to {seen['highest']:.2f}) |"
+            f"| {' | '.join(gains)} | {measured} |"
         )
     yield ""
     yield "Goals, with resident weights: " + "; ".join(_speculation_goals(texts)) + "."
