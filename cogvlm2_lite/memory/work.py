@@ -15,9 +15,9 @@ follow. If more answers are decoded together, a step has a token of each and no 
 KERNEL_SCRATCH_BYTES = 32 * 1024**2
 """Dequantized rows of a matrix (at most 24 MiB, weights/kernels/dequantize.py), or rearranged
 inputs and sums (at most 28 MiB, weights/kernels/gemm_amx.c; with 32 threads 26 MiB,
-weights/kernels/integer.c, which frees them after each product), and the scales of a matrix (at
-most 4 MiB, weights/kernels/scales.py). Allocated at the first multiplication and kept, also while
-decoding."""
+weights/kernels/integer.c, and at most 28 MiB, weights/kernels/bytes.c, which free them after each
+product), and the scales of a matrix (at most 4 MiB, weights/kernels/scales.py). Allocated at the
+first multiplication and kept, also while decoding."""
 
 
 def scratch_bytes(
