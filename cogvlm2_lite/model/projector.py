@@ -42,7 +42,10 @@ class Projector:
 
     def __call__(self, x: Tensor, adapted: Adapted | None = None) -> Tensor:
         """[batch, 1 + patches, vision hidden] -> [batch, image tokens, hidden] with boi and eoi."""
-        y = self.project(self.downsample(x), adapted)
+        return self.between_ends(self.project(self.downsample(x), adapted))
+
+    def between_ends(self, y: Tensor) -> Tensor:
+        """Return features [batch, tokens, hidden] with boi before and eoi after them."""
         ends = (self.boi.tensor, self.eoi.tensor)
         boi, eoi = (end.expand(y.shape[0], -1, -1) for end in ends)
         return torch.cat((boi, y, eoi), dim=1)

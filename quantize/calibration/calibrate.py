@@ -1,9 +1,14 @@
 """Calibrate a checkpoint block by block: fit the rounding of linear layers to their inputs.
 
-One block's weights, the Hessians of its inputs and the activations of one sample are in memory at a
-time; the activations of all samples between two blocks are on disk. The inputs of each block are
-the outputs of the rounded blocks before it. The results are kept in the working folder, and
-`pipeline.py` writes them in place of round to nearest:
+Two streams of activations go through the model: those of the original network, and those of the
+network that is rounded so far. Inside a block, matrices are rounded one after another (`steps.py`).
+Each of them is fitted so that its outputs on the rounded network's inputs are what the original
+network computes there; so it also corrects errors of the matrices before it. With
+`Calibration.targets` ROUNDED there is only the second stream, and a block is rounded at once.
+
+The weights of one part of a block, the Hessians of its inputs and the activations of one sample are
+in memory at a time; the activations of all samples between two parts are on disk. The results are
+kept in the working folder, and `pipeline.py` writes them in place of round to nearest:
 
     calibration/state.json         the identity of the calibration, and how many stages are done
     calibration/activations-N      the inputs of stage N (engine/activations.py)
@@ -18,7 +23,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +36,7 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.devices import Compute
-from cogvlm2_lite.engine.activations import FolderActivations
+from cogvlm2_lite.engine.activations import FolderActivations, Key
 from cogvlm2_lite.engine.layer_major import LayerMajorWalk, StageVisit
 from cogvlm2_lite.engine.replan import out_of_memory
 from cogvlm2_lite.errors import ConversionError, DoesNotFitError, UsageError
@@ -41,23 +46,34 @@ from cogvlm2_lite.samples.samples import Sample
 from cogvlm2_lite.text import Text
 from cogvlm2_lite.units import GIB, format_bytes
 from cogvlm2_lite.weights.catalog import NF4_GROUP, Catalog
-from cogvlm2_lite.weights.slots import Linear, Vector
+from cogvlm2_lite.weights.slots import Linear, StoredWeight, Vector
 from cogvlm2_lite.weights.storage.dense import DenseWeight
 from cogvlm2_lite.weights.writer import write_file_durably
 from quantize.calibration.batched import BatchRounder, Problem, rounded_together
 from quantize.calibration.gptq import (
+    ORIGINAL,
+    ROUNDED,
     Calibration,
     RoundedMatrix,
     as_read,
+    distance,
     expected_error,
     levels,
     output_error,
     round_matrix,
     round_to_nearest,
+    shifted,
 )
 from quantize.calibration.network import Network
 from quantize.calibration.stages import ModelStage, model_stages
-from quantize.calibration.statistics import HeldOutInputs, Hessian, ObservedWeight
+from quantize.calibration.statistics import (
+    HeldOutInputs,
+    HeldOutPairs,
+    Hessian,
+    ObservedWeight,
+    PairMoments,
+)
+from quantize.calibration.steps import RoundingStage, SharedInputs, rounding_stages
 from quantize.events import Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
@@ -77,7 +93,46 @@ _ROUNDING_HESSIANS = 4
 SPARE_RAM_BYTES = 2 * GIB
 """RAM that is left for other programs when Hessians stay in RAM."""
 
-_Observed = tuple[Linear, ObservedWeight]
+_ORIGINAL, _ROUNDED = 0, 1
+"""The two streams, as parts of a sample's key."""
+_ROWS = 2048
+"""Rows of a sample whose inputs are computed together."""
+_ACTIVATIONS = {ORIGINAL: 6, ROUNDED: 2}
+"""Activations of all samples that are on disk at most, as a multiple of those between two blocks.
+With two streams a part of a block reads one tensor of each, and may write two."""
+
+
+@dataclass(kw_only=True)
+class _SeenPairs:
+    """The pairs of inputs of matrices in both streams.
+
+    fit    of the samples that rounding is fitted to
+    check  of held-out samples
+    """
+
+    fit: PairMoments
+    check: HeldOutPairs
+
+
+_Seen = ObservedWeight | _SeenPairs
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """A matrix whose inputs are collected.
+
+    stored  the original matrix, which is in the slot until the first attempt to round it
+    """
+
+    linear: Linear
+    seen: _Seen
+    stored: StoredWeight
+
+    @staticmethod
+    def of(linear: Linear, seen: _Seen) -> _Observed:
+        """Take the original matrix from the slot."""
+        assert linear.stored is not None
+        return _Observed(linear, seen, linear.stored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,29 +215,68 @@ class CalibratedWeights:
 class _Judge:
     """Compares a calibrated matrix with round to nearest, on the held-out inputs.
 
+    weight         the original matrix
+    target         what is rounded: the original matrix, or the one with which the rounded network
+                   gives the original's outputs; or why there is none
     nearest_error  error of round to nearest
     error          error of the better one
     reason         why round to nearest is kept; "" if it is not
     """
 
-    def __init__(self, seen: ObservedWeight, how: Calibration) -> None:
+    def __init__(self, observed: _Observed, how: Calibration) -> None:
+        seen = observed.seen
         self._seen, self._how = seen, how
-        self.weight = seen.dequantize(torch.float32)
-        self._held_out = seen.check.inputs
+        self.weight = observed.stored.dequantize(torch.float32)
+        self.target: Tensor | ArithmeticError = self.weight
+        self._inputs: Tensor | None
+        self._wanted: Tensor | None = None
+        if isinstance(seen, _SeenPairs):
+            self.target = self._shifted(seen.fit)
+            pairs = seen.check.pairs
+            self._inputs = None if pairs is None else pairs[1]
+            if pairs is not None:
+                self._wanted = pairs[0].float() @ self.weight.t()
+        else:
+            self._inputs = seen.check.inputs
         self.best = round_to_nearest(self.weight, double_quant=how.double_quant)
         self.error = self.nearest_error = self.error_of(self.best.values)
         self.reason: str = ""
+
+    def _shifted(self, fit: PairMoments) -> Tensor | ArithmeticError:
+        try:
+            return shifted(self.weight, fit.shift, fit.matrix, fit.count)
+        except ArithmeticError as error:
+            return error
 
     @property
     def can_compare(self) -> bool:
         return 0 < self.nearest_error < float("inf")
 
     def error_of(self, values: Tensor) -> float:
-        """Return the mean squared error of the outputs."""
-        change = self.weight - values
-        if self._held_out is None:  # nothing was held out
-            return expected_error(change, self._seen.fit.matrix())
-        return output_error(change, self._held_out)
+        """Return the mean squared distance of the outputs from what they should be."""
+        if self._inputs is None:  # nothing was held out
+            goal = self.weight if isinstance(self.target, ArithmeticError) else self.target
+            return expected_error(goal - values, self._seen.fit.matrix())
+        if self._wanted is not None:
+            return distance(values, self._inputs, self._wanted)
+        return output_error(self.weight - values, self._inputs)
+
+    def int8_error(self) -> float:
+        """Return what int8 leaves of the error.
+
+        It is in proportion to the changes of the outputs on the same inputs. The distance from the
+        original also contains the errors of the matrices before, which int8 does not remove.
+        """
+        if not self.nearest_error > 0:
+            return 0.0
+        int8 = int8_values(self.weight)
+        if self._wanted is None:
+            return self.error_of(int8)
+        assert self._inputs is not None
+        own, others = (
+            output_error(self.weight - values, self._inputs) for values in (self.best.values, int8)
+        )
+        return self.error * others / own if own > 0 else 0.0
 
     def compare(self, tried: RoundedMatrix | ArithmeticError | None) -> None:
         """Keep the better of both.
@@ -222,11 +316,14 @@ class Calibrator:
 
     @torch.inference_mode()
     def run(self) -> Iterator[CalibrationProgress | Calibrated]:
-        """Calibrate; yield a row per matrix and progress per block.
+        """Calibrate; yield a row per matrix and progress per block or part of a block.
 
         Raises ConversionError when the working folder holds another calibration.
         """
-        stages = model_stages(self._network)
+        two_streams = self._task.how.targets == ORIGINAL
+        stages: Sequence[ModelStage] = model_stages(self._network)
+        if two_streams:
+            stages = rounding_stages(self._network)
         self._resume()
         walk = LayerMajorWalk(stages, self._network.load_weights, self._activations)
         began, first = time.monotonic(), self._activations.done
@@ -235,14 +332,15 @@ class Calibrator:
         with closing(self._activations):
             for number in walk.forward:
                 self._rounding_s, entered = 0.0, time.monotonic()
+                stage, last = stages[number], number + 1 == len(stages)
                 with walk.visit(number) as visit:
-                    # 1  Run all samples, collect the inputs of the matrices, and round these.
-                    yield from self._calibrate(stages[number], visit)
-                    # 2  Run the samples again through the rounded block, so that the next block is
-                    #    fitted to inputs that contain its errors.
-                    if number + 1 < len(stages):  # the outputs of the last one are not used
-                        for key in visit.keys:
-                            visit.advance(key)
+                    # Collect the inputs of the matrices, round these, and run the samples through
+                    # the rounded block, so that the next one is fitted to inputs that contain its
+                    # errors. The outputs of the last one are not used.
+                    if isinstance(stage, RoundingStage):
+                        yield from self._round_in_turn(stage, visit, advance=not last)
+                    else:
+                        yield from self._round_at_once(stage, visit, advance=not last)
                 done = number + 1
                 now = time.monotonic()
                 left = (now - began) / (done - first) * (len(stages) - done)
@@ -256,33 +354,123 @@ class Calibrator:
                     round_s=round(self._rounding_s, 3),
                 )
 
-    # --- one block --------------------------------------------------------------------------------
+    # --- one block, matrices in turn --------------------------------------------------------------
 
-    def _calibrate(self, stage: ModelStage, visit: StageVisit) -> Iterator[Calibrated]:
+    def _round_in_turn(
+        self, stage: RoundingStage, visit: StageVisit, *, advance: bool
+    ) -> Iterator[Calibrated]:
+        """Round the matrices of a stage one after another; yield their rows."""
+        streams = _Streams()
+        for shared in stage.rounds:
+            found = [(each, self._chosen(each.linears)) for each in shared]
+            wanted = [(each, chosen) for each, chosen in found if chosen]
+            if not wanted:
+                continue
+            seen = [self._new_pairs(chosen[0].in_features) for _, chosen in wanted]
+            for group, key in zip(stage.groups, visit.keys, strict=True):
+                held_out = is_held_out(group)
+                for (each, _), some in zip(wanted, seen, strict=True):
+                    every = self._thinning(stage.rows(each.part))[held_out]
+                    self._collect(each, some, visit, key, streams, every, held_out=held_out)
+            streams.use(_ORIGINAL)
+            matrices = [
+                _Observed.of(linear, some)
+                for (_, chosen), some in zip(wanted, seen, strict=True)
+                for linear in chosen
+            ]
+            streams.add(each.linear for each in matrices)
+            yield from self._round_observed(matrices)
+            streams.rounded(each.linear for each in matrices)
+        if advance:
+            for sample, _ in visit.keys:
+                for stream in (_ORIGINAL, _ROUNDED):
+                    streams.use(stream)
+                    visit.advance((sample, stream))
+
+    def _collect(
+        self,
+        shared: SharedInputs,
+        seen: _SeenPairs,
+        visit: StageVisit,
+        key: Key,
+        streams: _Streams,
+        every: int,
+        *,
+        held_out: bool,
+    ) -> None:
+        """Add the inputs of a sample in both streams; use one of `every` rows."""
+        stored = [visit.input((key[0], stream)) for stream in (_ORIGINAL, _ROUNDED)]
+        hidden = [self._network.put(each)[0] for each in stored if each is not None]
+        numbers = shared.rows(key)
+        if numbers is None:
+            numbers = torch.arange(len(hidden[0]), device=self._network.device)
+        for some in torch.split(numbers[::every], _ROWS):
+            if not len(some):
+                continue
+            made = []
+            for stream in (_ORIGINAL, _ROUNDED):
+                streams.use(stream)
+                made.append(shared.make(hidden[stream][some]))
+            if held_out:
+                seen.check.add(*made)
+            else:
+                seen.fit.add(*made)
+
+    def _new_pairs(self, columns: int) -> _SeenPairs:
+        return _SeenPairs(fit=PairMoments(columns, self._network.device), check=HeldOutPairs())
+
+    # --- one block, all matrices at once ----------------------------------------------------------
+
+    def _round_at_once(
+        self, stage: ModelStage, visit: StageVisit, *, advance: bool
+    ) -> Iterator[Calibrated]:
         """Collect the inputs of a stage's matrices and round the matrices; yield their rows."""
-        chosen = [linear for linear in stage.matrices if linear.name in self._task.chosen]
-        if not chosen:
-            return
+        chosen = self._chosen(stage.matrices)
+        if chosen:
+            observed = [self._observe(linear, stage.rows) for linear in chosen]
+            for group, key in zip(stage.groups, visit.keys, strict=True):
+                for seen in observed:
+                    seen.held_out = is_held_out(group)
+                visit.output(key)
+            for linear, seen in zip(chosen, observed, strict=True):
+                linear.stored = seen.inner
+            yield from self._round_observed(list(map(_Observed.of, chosen, observed)))
+        if advance:
+            for key in visit.keys:
+                visit.advance(key)
+
+    # --- both -------------------------------------------------------------------------------------
+
+    def _chosen(self, linears: Sequence[Linear]) -> list[Linear]:
+        """Return those matrices that are calibrated, after a check of their files."""
+        chosen = [linear for linear in linears if linear.name in self._task.chosen]
         with SourceFiles(drop=False) as files:
             for linear in chosen:
                 refuse_zeros_in(self._task.catalog.tensors[linear.name], files)
-        observed = [self._observe(linear, stage.rows) for linear in chosen]
-        for group, key in zip(stage.groups, visit.keys, strict=True):
-            for seen in observed:
-                seen.held_out = is_held_out(group)
-            visit.output(key)
-        pairs = list(zip(chosen, observed, strict=True))
-        in_ram = self._fits_in_ram([linear.in_features for linear in chosen])
-        for linear, seen in pairs:
+        return chosen
+
+    def _round_observed(self, observed: Sequence[_Observed]) -> Iterator[Calibrated]:
+        """Round matrices whose inputs are collected; yield their rows."""
+        # Some matrices share their inputs.
+        fits = {id(each.seen.fit): (each.linear, each.seen.fit) for each in observed}.values()
+        widths = [
+            linear.in_features
+            for linear, fit in fits
+            for _ in range(1 + isinstance(fit, PairMoments))
+        ]
+        in_ram = self._fits_in_ram(widths)
+        for linear, fit in fits:
             if in_ram:
-                seen.fit.keep()
+                fit.keep()
             else:
-                seen.fit.spill(self._work / "hessians" / linear.name)
-        for batch in self._batches(pairs):
+                fit.spill(self._work / "hessians" / linear.name)
+        last = {id(each.seen.fit): each for each in observed}
+        for batch in self._batches(observed):
             began = time.monotonic()
             rows = self._round(batch)
-            for _, seen in batch:
-                seen.fit.forget()
+            for each in batch:
+                if last[id(each.seen.fit)] is each:
+                    each.seen.fit.forget()
             self._rounding_s += time.monotonic() - began
             yield from rows
 
@@ -293,12 +481,12 @@ class Calibrator:
             needed = sum(4 * width**2 for width in widths)
         return psutil.virtual_memory().available >= needed + SPARE_RAM_BYTES
 
-    def _batches(self, pairs: Sequence[_Observed]) -> list[list[_Observed]]:
+    def _batches(self, observed: Sequence[_Observed]) -> list[list[_Observed]]:
         """Return the matrices that are rounded together: those of one shape, on a GPU."""
         if self._rounder is None:
-            return [[pair] for pair in pairs]
-        shapes = [(linear.out_features, linear.in_features) for linear, _ in pairs]
-        return [[pairs[place] for place in batch] for batch in rounded_together(shapes)]
+            return [[each] for each in observed]
+        shapes = [(each.linear.out_features, each.linear.in_features) for each in observed]
+        return [[observed[place] for place in batch] for batch in rounded_together(shapes)]
 
     def _observe(self, linear: Linear, rows: Callable[[Part], int]) -> ObservedWeight:
         """Put a weight that collects its inputs into a slot.
@@ -306,10 +494,8 @@ class Calibrator:
         rows  returns how many inputs the matrices of a part will have
         """
         assert linear.stored is not None
-        task = self._task
-        expected = rows(task.catalog.tensors[linear.name].spec.part)
-        fit_every = max(-(-expected // task.max_inputs), 1)
-        check_every = max(-(-expected // (HOLD_OUT_EVERY * task.max_held_out_inputs)), 1)
+        part = self._task.catalog.tensors[linear.name].spec.part
+        fit_every, check_every = self._thinning(rows(part))
         seen = ObservedWeight(
             inner=linear.stored,
             fit=Hessian(linear.in_features, self._network.device, every=fit_every),
@@ -317,6 +503,17 @@ class Calibrator:
         )
         linear.stored = seen
         return seen
+
+    def _thinning(self, expected: int) -> tuple[int, int]:
+        """Return of how many inputs one is used: to fit, and to evaluate.
+
+        expected  number of inputs of all samples
+        """
+        task = self._task
+        return (
+            max(-(-expected // task.max_inputs), 1),
+            max(-(-expected // (HOLD_OUT_EVERY * task.max_held_out_inputs)), 1),
+        )
 
     def _round(self, batch: Sequence[_Observed]) -> list[Calibrated]:
         """Round matrices, and put the better of calibrated and nearest into their slots.
@@ -332,21 +529,25 @@ class Calibrator:
         if self._rounder is not None:
             self._rounder.forget()
         self._task.compute.backend.release_unused()
-        return [row for pair in batch for row in self._round([pair])]
+        return [row for each in batch for row in self._round([each])]
 
     def _try_to_round(self, batch: Sequence[_Observed]) -> list[Calibrated]:
         how = self._task.how
-        judges = [_Judge(seen, how) for _, seen in batch]
+        judges = [_Judge(each, how) for each in batch]
         problems = [
-            Problem(weight=judge.weight, hessian=seen.fit.matrix, inputs=seen.fit.count)
-            for judge, (_, seen) in zip(judges, batch, strict=True)
-            if judge.can_compare
+            Problem(weight=judge.target, hessian=each.seen.fit.matrix, inputs=each.seen.fit.count)
+            for judge, each in zip(judges, batch, strict=True)
+            if judge.can_compare and isinstance(judge.target, Tensor)
         ]
-        tried = iter(self._rounded(problems))
+        rounded = iter(self._rounded(problems))
         rows = []
-        for judge, (linear, seen) in zip(judges, batch, strict=True):
-            judge.compare(next(tried) if judge.can_compare else None)
-            rows.append(self._finish(linear, seen, judge))
+        for judge, each in zip(judges, batch, strict=True):
+            tried: RoundedMatrix | ArithmeticError | None = None
+            if judge.can_compare:
+                target = judge.target
+                tried = next(rounded) if isinstance(target, Tensor) else target
+            judge.compare(tried)
+            rows.append(self._finish(each.linear, each.seen, judge))
         return rows
 
     def _rounded(self, problems: Sequence[Problem]) -> list[RoundedMatrix | ArithmeticError]:
@@ -361,23 +562,21 @@ class Calibrator:
                 found.append(error)
         return found
 
-    def _finish(self, linear: Linear, seen: ObservedWeight, judge: _Judge) -> Calibrated:
+    def _finish(self, linear: Linear, seen: _Seen, judge: _Judge) -> Calibrated:
         """Save what was decided of a matrix, and put it into the slot."""
         row = Calibrated(
             tensor=linear.name,
             inputs=seen.fit.count,
             error=judge.error,
             nearest_error=judge.nearest_error,
-            int8_error=judge.error_of(int8_values(judge.weight))
-            if judge.nearest_error > 0
-            else 0.0,
+            int8_error=judge.int8_error(),
             kept="nearest" if judge.reason else "calibrated",
             reason=judge.reason,
         )
         best = judge.best
         bias = None
         if not judge.reason:
-            bias = self._correct_bias(linear, judge.weight - best.values, seen)
+            bias = self._correct_bias(linear, judge.weight, best.values, seen)
         self._rows[row.tensor] = row
         self._save_matrix(linear.name, best, row)
         if bias is not None:
@@ -387,13 +586,18 @@ class Calibrator:
         linear.stored = DenseWeight(weight=best.values.to(self._network.dtype))
         return row
 
-    def _correct_bias(self, linear: Linear, change: Tensor, seen: ObservedWeight) -> Tensor | None:
+    def _correct_bias(
+        self, linear: Linear, weight: Tensor, values: Tensor, seen: _Seen
+    ) -> Tensor | None:
         """Return the bias minus the mean error of the outputs; None for a layer without a bias."""
         if linear.bias is None:
             return None
+        if isinstance(seen, _SeenPairs):
+            missing = weight @ seen.fit.original_mean - values @ seen.fit.mean
+        else:
+            missing = (weight - values) @ seen.fit.mean
         bias = self._source_bias(linear.bias)
-        corrected = bias.float() + (change @ seen.fit.mean).cpu()
-        return corrected.to(bias.dtype)
+        return (bias.float() + missing.cpu()).to(bias.dtype)
 
     def _source_bias(self, bias: Vector) -> Tensor:
         stored = self._task.catalog.tensors[bias.name]
@@ -446,8 +650,8 @@ class Calibrator:
 
     @property
     def scratch_bytes(self) -> int:
-        """Disk space needed in addition to the result: the activations between two blocks (twice),
-        codes and scales of all matrices, and the Hessians of a layer."""
+        """Disk space needed in addition to the result: the activations between two stages, codes
+        and scales of all matrices, and the Hessians of a layer."""
         tensors = self._task.catalog.tensors
         weights = sum(tensors[name].spec.numel for name in self._task.chosen)
         scales = 4 * weights // NF4_GROUP
@@ -457,7 +661,11 @@ class Calibrator:
             place = (spec.block, spec.part in (Part.VISION, Part.PROJECTOR), spec.block is None)
             layer[place] = layer.get(place, 0) + 4 * spec.shape[1] ** 2
         hessians = max(layer.values(), default=0)
-        return 2 * self._network.activation_bytes + weights // 2 + scales + hessians
+        targets = self._task.how.targets
+        if targets == ORIGINAL:
+            hessians *= 2  # and as many shifts
+        activations = _ACTIVATIONS[targets] * self._network.activation_bytes
+        return activations + weights // 2 + scales + hessians
 
     # --- progress and checks ----------------------------------------------------------------------
 
@@ -466,6 +674,34 @@ class Calibrator:
         measured = [row for row in self._rows.values() if 0 < row.nearest_error < float("inf")]
         ratios = [row.error / row.nearest_error for row in measured]
         return sum(ratios) / len(ratios) if ratios else 1.0
+
+
+class _Streams:
+    """Puts the weights of one of the two streams into the slots of matrices."""
+
+    def __init__(self) -> None:
+        self._forms: dict[Linear, list[tuple[StoredWeight | None, Tensor | None]]] = {}
+
+    def add(self, linears: Iterable[Linear]) -> None:
+        """Remember the weights in the slots as those of the original."""
+        for linear in linears:
+            self._forms[linear] = [_content(linear)] * 2
+
+    def rounded(self, linears: Iterable[Linear]) -> None:
+        """Remember the weights in the slots as those of the rounded network."""
+        for linear in linears:
+            self._forms[linear][_ROUNDED] = _content(linear)
+
+    def use(self, stream: int) -> None:
+        """Put the weights of a stream into the slots."""
+        for linear, forms in self._forms.items():
+            linear.stored, bias = forms[stream]
+            if linear.bias is not None:
+                linear.bias.value = bias
+
+
+def _content(linear: Linear) -> tuple[StoredWeight | None, Tensor | None]:
+    return linear.stored, None if linear.bias is None else linear.bias.value
 
 
 def is_held_out(number: int) -> bool:

@@ -46,6 +46,11 @@ SEARCHED_FEW_LAUNCHES = 2**24
 """The same where an operation takes long to start: the intermediate tensors take 0.5 GiB."""
 _TINY = 1e-12
 
+ORIGINAL, ROUNDED = "original", "rounded"
+"""Whose outputs a matrix should reproduce, see `Calibration`."""
+_TARGET_DAMPING = 0.05
+"""Least damping of the Hessian where it shifts a matrix towards the original's outputs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -58,6 +63,8 @@ class Calibration:
     descents  passes of coordinate descent after GPTQ
     damping   added to the diagonal of the Hessian, as a share of its mean: at least this much, and
               more if there are few inputs for the width (see `damp`)
+    targets   what the outputs should be: ORIGINAL, those of the original network, or ROUNDED, those
+              of the unrounded matrix on inputs of the rounded network
     """
 
     signed: bool = True
@@ -67,6 +74,7 @@ class Calibration:
     descents: int = 4
     damping: float = 0.01
     double_quant: bool = True
+    targets: str = ORIGINAL
 
     @property
     def identity(self) -> str:
@@ -141,6 +149,33 @@ def round_to_nearest(weight: Tensor, *, double_quant: bool) -> RoundedMatrix:
     return RoundedMatrix(codes=codes, scales=scales, values=values)
 
 
+def shifted(
+    weight: Tensor, shift: Callable[[], Tensor], hessian: Callable[[], Tensor], inputs: int
+) -> Tensor:
+    """Return the matrix whose outputs on the rounded network's inputs x are those of the original.
+
+    Before this matrix, the rounded network has left the original by f - x. The least-squares matrix
+    for W f is W' = W + W C (H + d I)^-1, where C is the mean of (f - x) x^T and H that of x x^T.
+
+    weight   [rows, columns] float32
+    shift, hessian  return C and H, [columns, columns] float32 each, as new copies
+    inputs   number of inputs in the means
+    Raises ArithmeticError if H can't be inverted.
+    """
+    moved = shift()
+    if not moved.any():  # nothing before it was rounded
+        return weight
+    pulled = weight @ moved
+    del moved
+    lower, failed = torch.linalg.cholesky_ex(damp(hessian(), inputs, _TARGET_DAMPING))
+    if failed:
+        raise ArithmeticError("the inputs' Hessian can't be inverted")
+    found = torch.cholesky_solve(pulled.t(), lower).t() + weight
+    if not torch.isfinite(found.sum()):
+        raise ArithmeticError("the inputs' Hessian can't be inverted")
+    return found.contiguous()
+
+
 def output_error(change: Tensor, inputs: Tensor) -> float:
     """Return the mean squared output of a change of the weights, summed over the outputs.
 
@@ -150,6 +185,19 @@ def output_error(change: Tensor, inputs: Tensor) -> float:
     for begin in range(0, len(inputs), _INPUTS):
         some = inputs[begin : begin + _INPUTS]
         total += float((some.float() @ change.t()).square().sum(dtype=torch.float64))
+    return total / max(len(inputs), 1)
+
+
+def distance(values: Tensor, inputs: Tensor, wanted: Tensor) -> float:
+    """Return the mean squared distance of a matrix's outputs from others, summed over the outputs.
+
+    values [rows, columns], inputs [count, columns], wanted [count, rows]
+    """
+    total = 0.0
+    for begin in range(0, len(inputs), _INPUTS):
+        some = slice(begin, begin + _INPUTS)
+        apart = inputs[some].float() @ values.t() - wanted[some]
+        total += float(apart.square().sum(dtype=torch.float64))
     return total / max(len(inputs), 1)
 
 

@@ -112,18 +112,19 @@ class Network:
 
     def step(self, index: int) -> Step:
         """Return the values that all decoder layers share for a sample."""
-        tokens = self.tokens[index]
-        positions = torch.from_numpy(tokens.position_ids)
-        routing = Routing(vision=None)
-        if tokens.vision_mask.any():
-            routing = Routing.of(torch.from_numpy(tokens.vision_mask)).to(self.device)
+        positions = torch.from_numpy(self.tokens[index].position_ids)
         return Step(
-            routing=routing,
+            routing=self.routing(index),
             rotations=self._rotary.rotations(positions.to(self.device), int(positions.max())),
             mask=None,
             causal=True,
             cache=_NoCache(),
         )
+
+    def routing(self, index: int) -> Routing:
+        """Return which rows of a sample go through which expert."""
+        vision = torch.from_numpy(self.tokens[index].vision_mask)
+        return Routing.of(vision).to(self.device) if vision.any() else Routing(vision=None)
 
     @cached_property
     def _rotary(self) -> Rotary:

@@ -13,6 +13,39 @@ from torch import Tensor
 from cogvlm2_lite.weights.slots import StoredWeight
 
 
+class _Kept:
+    """A square matrix that waits in RAM or on the disk until it is used."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._in_ram: Tensor | None = None
+        self._file: Path | None = None
+
+    def keep(self, matrix: Tensor) -> None:
+        """Keep the matrix in RAM."""
+        self._in_ram = matrix.cpu()
+
+    def spill(self, matrix: Tensor, file: Path) -> None:
+        """Write the matrix to the disk."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        matrix.cpu().numpy().tofile(file)
+        self._file = file
+
+    def read(self, columns: int) -> Tensor:
+        """Return a new copy of the matrix, [columns, columns] float32 on the device."""
+        if self._in_ram is not None:
+            return self._in_ram.to(self._device, copy=True)
+        assert self._file is not None, "the matrix is read after `keep` or `spill`"
+        found = torch.from_numpy(np.fromfile(self._file, dtype=np.float32))
+        return found.view(columns, columns).to(self._device)
+
+    def forget(self) -> None:
+        """Delete the matrix."""
+        self._in_ram = None
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+
 class Hessian:
     """The mean of a layer's inputs x, and of x x^T, summed up as they come.
 
@@ -24,8 +57,7 @@ class Hessian:
         self._every = every
         self._sum: Tensor | None = torch.zeros(columns, columns, device=device)
         self._first = torch.zeros(columns, device=device)
-        self._in_ram: Tensor | None = None
-        self._file: Path | None = None
+        self._kept = _Kept(device)
 
     def add(self, x: Tensor) -> None:
         """Add inputs [..., columns] to the sums."""
@@ -37,7 +69,8 @@ class Hessian:
 
     def keep(self) -> None:
         """Keep the Hessian in RAM until `forget`, and free the memory of a GPU."""
-        self._in_ram, self._sum = self._mean_square().cpu(), None
+        self._kept.keep(self._mean_square())
+        self._sum = None
 
     def spill(self, file: Path) -> None:
         """Write the Hessian to the disk and free its memory.
@@ -45,24 +78,16 @@ class Hessian:
         The Hessians of a decoder layer take 2.2 GB together, and rounding needs memory for three of
         the largest.
         """
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._mean_square().cpu().numpy().tofile(file)
-        self._file, self._sum = file, None
+        self._kept.spill(self._mean_square(), file)
+        self._sum = None
 
     def matrix(self) -> Tensor:
         """Return a new copy of the Hessian: [columns, columns] float32; zeros without inputs."""
-        if self._in_ram is not None:
-            return self._in_ram.to(self._first.device, copy=True)
-        assert self._file is not None, "the Hessian is read after `keep` or `spill`"
-        columns = len(self._first)
-        found = torch.from_numpy(np.fromfile(self._file, dtype=np.float32))
-        return found.view(columns, columns).to(self._first.device)
+        return self._kept.read(len(self._first))
 
     def forget(self) -> None:
         """Delete the Hessian from RAM or from the disk."""
-        self._in_ram = None
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
+        self._kept.forget()
 
     def _mean_square(self) -> Tensor:
         assert self._sum is not None, "it was kept or spilled already"
@@ -73,6 +98,98 @@ class Hessian:
     def mean(self) -> Tensor:
         """The mean input, [columns] float32."""
         return self._first / max(self.count, 1)
+
+
+class PairMoments:
+    """Means over pairs of inputs: x of the rounded network, and f of the original at that place.
+
+    They are those of x x^T (the Hessian) and (f - x) x^T (the shift), weighted by the tokens'
+    weights w if there are some, and those of x and f, which are not weighted. The difference f - x
+    is summed up directly: as a difference of two large means it would lose its digits.
+    """
+
+    def __init__(self, columns: int, device: torch.device) -> None:
+        self.count = 0
+        self._weight = 0.0
+        self._sums: list[Tensor] = [torch.zeros(columns, columns, device=device) for _ in range(2)]
+        self._first = torch.zeros(columns, device=device)
+        self._first_of_original = torch.zeros(columns, device=device)
+        self._hessian, self._shift = _Kept(device), _Kept(device)
+
+    def add(self, original: Tensor, x: Tensor, weights: Tensor | None = None) -> None:
+        """Add pairs f, x [n, columns] with weights [n] float32 on the CPU."""
+        f, x = original.float(), x.float()
+        self.count += len(x)
+        self._first += x.sum(dim=0)
+        self._first_of_original += f.sum(dim=0)
+        difference, weighted = f - x, x
+        if weights is None:
+            self._weight += len(x)
+        else:
+            self._weight += float(weights.sum(dtype=torch.float64))
+            weighted = x * weights.to(x.device).unsqueeze(1)
+        self._sums[0].addmm_(weighted.t(), x)
+        self._sums[1].addmm_(difference.t(), weighted)
+
+    def keep(self) -> None:
+        """Keep both matrices in RAM until `forget`, and free the memory of a GPU."""
+        hessian, shift = self._means()
+        self._hessian.keep(hessian)
+        self._shift.keep(shift)
+
+    def spill(self, file: Path) -> None:
+        """Write both matrices to the disk and free their memory."""
+        hessian, shift = self._means()
+        self._hessian.spill(hessian, file)
+        self._shift.spill(shift, file.with_name(f"{file.name}.shift"))
+
+    def matrix(self) -> Tensor:
+        """Return a new copy of the Hessian, the mean of w x x^T: [columns, columns] float32."""
+        return self._hessian.read(len(self._first))
+
+    def shift(self) -> Tensor:
+        """Return a new copy of the mean of w (f - x) x^T: [columns, columns] float32."""
+        return self._shift.read(len(self._first))
+
+    def forget(self) -> None:
+        """Delete both matrices from RAM or from the disk."""
+        self._hessian.forget()
+        self._shift.forget()
+
+    def _means(self) -> list[Tensor]:
+        found, self._sums = self._sums, []
+        for each in found:
+            each /= self._weight or 1.0
+        return found
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of x, [columns] float32."""
+        return self._first / max(self.count, 1)
+
+    @property
+    def original_mean(self) -> Tensor:
+        """The mean of f, [columns] float32."""
+        return self._first_of_original / max(self.count, 1)
+
+
+class HeldOutPairs:
+    """Pairs of inputs f, x of held-out samples, unchanged."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, original: Tensor, x: Tensor) -> None:
+        """Keep pairs f, x [n, columns]."""
+        self._pairs.append((original.clone(), x.clone()))
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor] | None:
+        """f and x, [count, columns] each in their own type; None without inputs."""
+        if not sum(len(x) for _, x in self._pairs):
+            return None
+        originals, inputs = zip(*self._pairs, strict=True)
+        return torch.cat(originals), torch.cat(inputs)
 
 
 class HeldOutInputs:
