@@ -28,9 +28,12 @@ from quantize.job import partial_folder, read_identity
 from quantize.recipe import (
     AUTO,
     BY_BUDGET,
+    BY_GRADIENT,
     CPU_TARGET,
+    DEFAULT_TOKEN_WEIGHTS,
     GPU_TARGET,
     KINDS,
+    UNIFORM,
     Keep,
     QuantizeOptions,
     Recipe,
@@ -135,6 +138,14 @@ def quantize_parser() -> Parser:
         type=count_option,
         default=64,
         help="use at most N samples (default: 64)",
+    )
+    parser.add_argument(
+        "--token-weights",
+        choices=[UNIFORM, BY_GRADIENT],
+        default=DEFAULT_TOKEN_WEIGHTS,
+        help="how much each token of the samples counts when the rounding is calibrated: `none` "
+        "for all alike, or `gradient` for how much the model's answers depend on it, which takes "
+        f"longer (default: {DEFAULT_TOKEN_WEIGHTS})",
     )
     add_adapter_options(parser, "--adapter", action="append", default=[])
     parser.add_argument(
@@ -380,7 +391,7 @@ def _calibrate_with(
 
     compute = choose_compute(options.device, "auto")
     tokenizer = Tokenizer.from_folder(options.source)
-    how = Calibration(double_quant=options.double_quant)
+    how = Calibration(double_quant=options.double_quant, token_weights=options.token_weights)
 
     def task(recipe: Recipe, folder: Path) -> Task:
         return Task(
@@ -469,9 +480,10 @@ def _estimate(options: argparse.Namespace, counts: SampleCounts) -> tuple[Estima
     compute = choose_compute(options.device, "auto")
     spends = options.budget is None or options.budget.share != 0
     config = read_config(options.source)
-    work = count_work(config, counts, Calibration(), budget=spends)
+    how = Calibration(token_weights=options.token_weights)
+    work = count_work(config, counts, how, budget=spends)
     found = estimate(work, compute.device, compute.dtype)
-    return found, scratch_bytes(config, counts, compute.dtype, work)
+    return found, scratch_bytes(config, counts, compute.dtype, work, how)
 
 
 def agreed(options: argparse.Namespace) -> bool:

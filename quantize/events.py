@@ -65,21 +65,25 @@ class Planned(Event):
     notes: list[Text]
 
 
+TOKEN_WEIGHTS = "token weights"
+"""In place of a block while the weights of tokens are computed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CalibrationProgress(Event):
-    """Progress of the calibration, after each block."""
+    """Progress of the calibration, after each part of a block."""
 
     event = "calibration"
     done: int
     total: int
-    """Blocks."""
+    """Parts of blocks; pictures while the weights of tokens are computed."""
     block: str
     error_ratio: float
     """Mean over the matrices so far: output error on held-out samples, divided by that of round to
     nearest."""
     seconds_left: float
     look_s: float
-    """Time of running the samples through this block, twice."""
+    """Time of running the samples through this part, in both streams."""
     round_s: float
     """Time of rounding its matrices."""
 
@@ -105,11 +109,12 @@ class Calibrated(Event):
     inputs: int
     """Number of inputs that it was fitted to."""
     error: float
-    """Mean squared error of its outputs on held-out samples, as it is stored."""
+    """Mean squared distance of its outputs from the original's on held-out samples, as it is
+    stored; with the errors that its inputs have from the matrices before it."""
     nearest_error: float
     """The same for round to nearest."""
     int8_error: float
-    """The same for int8."""
+    """What int8 would leave of it, in proportion to the changes for the same inputs."""
     kept: str
     """"calibrated" or "nearest"."""
     reason: str

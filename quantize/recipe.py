@@ -39,6 +39,10 @@ TO_NF4, TO_SAME, TO_BF16 = "nf4", "same", "bf16"
 AUTO, BY_BUDGET = "auto", "budget"
 """Storage of lm_head: 16 bits unless the budget is smaller; what the budget chooses."""
 
+UNIFORM, BY_GRADIENT = "none", "gradient"
+"""How much the tokens of samples count: all alike, or by `calibration/token_weights.py`."""
+DEFAULT_TOKEN_WEIGHTS = UNIFORM
+
 CPU_TARGET, GPU_TARGET = "cpu", "gpu"
 """What the result will run on."""
 

@@ -9,6 +9,7 @@ from cogvlm2_lite.cli.console import Console
 from cogvlm2_lite.cli.streams import put
 from cogvlm2_lite.units import format_bytes, format_seconds
 from quantize.events import (
+    TOKEN_WEIGHTS,
     Calibrated,
     CalibrationProgress,
     Damaged,
@@ -66,8 +67,13 @@ def describe_progress(event: Progress) -> str:
 
 def describe_calibration(event: CalibrationProgress) -> str:
     """Return the line about the progress of the calibration."""
+    if event.block == TOKEN_WEIGHTS:
+        return (
+            f"weighted the tokens of {event.done} of {event.total} pictures   "
+            f"{format_seconds(event.seconds_left)} left"
+        )
     return (
-        f"calibrated {event.done} of {event.total} blocks   error {event.error_ratio:.2f} of "
+        f"calibrated {event.done} of {event.total} steps   error {event.error_ratio:.2f} of "
         f"round to nearest   {format_seconds(event.seconds_left)} left"
     )
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +74,11 @@ from quantize.calibration.statistics import (
     PairMoments,
 )
 from quantize.calibration.steps import RoundingStage, SharedInputs, rounding_stages
-from quantize.events import Calibrated, CalibrationProgress
+from quantize.calibration.token_weights import TokenWeights
+from quantize.events import TOKEN_WEIGHTS, Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
+from quantize.recipe import BY_GRADIENT
 from quantize.source import SourceFiles, refuse_zeros_in
 
 HOLD_OUT_EVERY = 4
@@ -97,7 +99,7 @@ _ORIGINAL, _ROUNDED = 0, 1
 """The two streams, as parts of a sample's key."""
 _ROWS = 2048
 """Rows of a sample whose inputs are computed together."""
-_ACTIVATIONS = {ORIGINAL: 6, ROUNDED: 2}
+ACTIVATIONS = {ORIGINAL: 6, ROUNDED: 2}
 """Activations of all samples that are on disk at most, as a multiple of those between two blocks.
 With two streams a part of a block reads one tensor of each, and may write two."""
 
@@ -310,6 +312,7 @@ class Calibrator:
         self._activations = FolderActivations(self._work, task.identity)
         self._rows: dict[str, Calibrated] = {}
         self._rounding_s = 0.0
+        self._weights: TokenWeights | None = None
         self._rounder: BatchRounder | None = None
         if task.compute.backend.launches_kernels:
             self._rounder = BatchRounder(self._network.device)
@@ -329,6 +332,8 @@ class Calibrator:
         began, first = time.monotonic(), self._activations.done
         if walk.forward:
             self._check_room()
+        if walk.forward and two_streams and self._task.how.token_weights == BY_GRADIENT:
+            self._weights = yield from self._weigh()
         with closing(self._activations):
             for number in walk.forward:
                 self._rounding_s, entered = 0.0, time.monotonic()
@@ -354,6 +359,33 @@ class Calibrator:
                     round_s=round(self._rounding_s, 3),
                 )
 
+    def _weigh(self) -> Generator[CalibrationProgress, None, TokenWeights]:
+        """Compute the weights of all tokens; yield progress."""
+        task = self._task
+        network = Network(
+            task.catalog,
+            task.samples,
+            task.tokenizer,
+            device=self._network.device,
+            dtype=torch.float32,
+            pixels=task.pixels,
+        )
+        held_out = frozenset(filter(is_held_out, range(len(task.samples))))
+        weights = TokenWeights(network, self._work / "token_weights", held_out)
+        began = time.monotonic()
+        for done, total in weights.compute():
+            spent = time.monotonic() - began
+            yield CalibrationProgress(
+                done=done,
+                total=total,
+                block=TOKEN_WEIGHTS,
+                error_ratio=1.0,
+                seconds_left=round(spent / done * (total - done), 1),
+                look_s=round(spent, 3),
+                round_s=0.0,
+            )
+        return weights
+
     # --- one block, matrices in turn --------------------------------------------------------------
 
     def _round_in_turn(
@@ -371,7 +403,12 @@ class Calibrator:
                 held_out = is_held_out(group)
                 for (each, _), some in zip(wanted, seen, strict=True):
                     every = self._thinning(stage.rows(each.part))[held_out]
-                    self._collect(each, some, visit, key, streams, every, held_out=held_out)
+                    weights = None
+                    if self._weights is not None and not held_out:
+                        weights = self._weights.of(stage, each, key)[::every]
+                    self._collect(
+                        each, some, visit, key, streams, every, weights, held_out=held_out
+                    )
             streams.use(_ORIGINAL)
             matrices = [
                 _Observed.of(linear, some)
@@ -395,26 +432,31 @@ class Calibrator:
         key: Key,
         streams: _Streams,
         every: int,
+        weights: Tensor | None,
         *,
         held_out: bool,
     ) -> None:
-        """Add the inputs of a sample in both streams; use one of `every` rows."""
+        """Add the inputs of a sample in both streams; use one of `every` rows.
+
+        weights  of the rows that are used; None: all are equal
+        """
         stored = [visit.input((key[0], stream)) for stream in (_ORIGINAL, _ROUNDED)]
         hidden = [self._network.put(each)[0] for each in stored if each is not None]
         numbers = shared.rows(key)
         if numbers is None:
             numbers = torch.arange(len(hidden[0]), device=self._network.device)
-        for some in torch.split(numbers[::every], _ROWS):
-            if not len(some):
-                continue
-            made = []
+        used = numbers[::every]
+        for begin in range(0, len(used), _ROWS):
+            here = slice(begin, begin + _ROWS)
+            some, made = used[here], []
             for stream in (_ORIGINAL, _ROUNDED):
                 streams.use(stream)
                 made.append(shared.make(hidden[stream][some]))
+            original, x = made
             if held_out:
-                seen.check.add(*made)
+                seen.check.add(original, x)
             else:
-                seen.fit.add(*made)
+                seen.fit.add(original, x, None if weights is None else weights[here])
 
     def _new_pairs(self, columns: int) -> _SeenPairs:
         return _SeenPairs(fit=PairMoments(columns, self._network.device), check=HeldOutPairs())
@@ -664,7 +706,7 @@ class Calibrator:
         targets = self._task.how.targets
         if targets == ORIGINAL:
             hessians *= 2  # and as many shifts
-        activations = _ACTIVATIONS[targets] * self._network.activation_bytes
+        activations = ACTIVATIONS[targets] * self._network.activation_bytes
         return activations + weights // 2 + scales + hessians
 
     # --- progress and checks ----------------------------------------------------------------------

@@ -30,9 +30,21 @@ from quantize.calibration.batched import (
     OPERATIONS_PER_COLUMN,
     rounded_together,
 )
-from quantize.calibration.calibrate import HOLD_OUT_EVERY, MAX_INPUTS, SPARE_RAM_BYTES
+from quantize.calibration.calibrate import (
+    ACTIVATIONS,
+    HOLD_OUT_EVERY,
+    MAX_INPUTS,
+    SPARE_RAM_BYTES,
+)
 from quantize.calibration.evaluation import MAX_SHARE_OF_CALIBRATION, MIN_MEASURING_FLOPS
-from quantize.calibration.gptq import BLOCK, SEARCHED, SEARCHED_FEW_LAUNCHES, Calibration
+from quantize.calibration.gptq import (
+    BLOCK,
+    ORIGINAL,
+    SEARCHED,
+    SEARCHED_FEW_LAUNCHES,
+    Calibration,
+)
+from quantize.recipe import BY_GRADIENT
 
 _PROBE = 2048
 """Rows and columns of the matrix product that is timed: large enough for all cores, and short."""
@@ -60,6 +72,11 @@ _SEARCH_LAUNCHES = 750
 _SEPARATE_OPERATIONS = 19
 """Operations for a column of one matrix in one pass, where matrices are not rounded together."""
 
+_OPENS_MLP = {"gate_proj", "up_proj", "dense_h_to_4h", "fc1"}
+_CLOSES_MLP = {"down_proj", "dense_4h_to_h", "fc2"}
+_SHARES = {"up_proj", "dense_h_to_4h"}
+"""Matrices that have the inputs, and the Hessian, of the gate."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launches:
@@ -81,9 +98,10 @@ class Launches:
 class Work:
     """Floating-point operations of each phase of a calibration, and how often blocks run.
 
-    forward    running the samples through the blocks, twice
+    forward    running the samples through the blocks, twice or in two streams
     hessians   the Hessians of all matrices, in float32
     rounding   choosing codes and scales, in float32
+    weighing   the weights of tokens, in float32
     measuring  the whole model on held-out samples, in float32
     units      the part of it that measures units for a byte budget
     runs       of a block on a sample, in the forward phase and while measuring
@@ -95,6 +113,7 @@ class Work:
     hessians: float
     rounding: float
     measuring: float
+    weighing: float = 0.0
     units: float = 0.0
     runs: tuple[int, int] = (0, 0)
     together: Launches = Launches()
@@ -137,7 +156,9 @@ def seconds_of(work: Work, flops: float, float32_flops: float, backend: Backend)
     launched = [0.0 if backend.uses_ram else runs * _RUN_LAUNCHES * _LAUNCH_S for runs in work.runs]
     started = work.together if backend.launches_kernels else work.separate
     return Estimate(
-        forward_s=max(work.forward / flops + work.hessians / float32_flops, launched[0])
+        forward_s=max(
+            work.forward / flops + (work.hessians + work.weighing) / float32_flops, launched[0]
+        )
         + work.runs[0] * _RUN_S,
         rounding_s=work.rounding / float32_flops + (0 if backend.uses_ram else started.seconds),
         measuring_s=max(work.measuring / float32_flops, launched[1]) + work.runs[1] * _RUN_S,
@@ -176,12 +197,16 @@ def count_work(
 
     budget  whether units are measured too, for a byte budget
     """
-    linears = _linears(config)
-    products = hessians = 0.0
+    linears, two_streams = _linears(config), how.targets == ORIGINAL
+    products = again = hessians = 0.0
     for spec in linears:
         inputs = _inputs(spec, config, counts)
         products += 2.0 * spec.numel * inputs
-        hessians += 2.0 * spec.shape[1] ** 2 * min(inputs, MAX_INPUTS)
+        used = min(inputs, MAX_INPUTS)
+        shared = two_streams and _name(spec) in _SHARES
+        hessians += 2.0 * spec.shape[1] ** 2 * used * (0 if shared else 1 + two_streams)
+        if two_streams and _name(spec) in _OPENS_MLP:
+            again += 2 * 2.0 * spec.numel * used  # for the inputs of the matrix after it
     vision = config.vision
     attention = 4.0 * vision.num_positions**2 * vision.hidden_size * vision.num_hidden_layers
     passes = products + attention * counts.pictures
@@ -196,8 +221,10 @@ def count_work(
     # Forms of the whole model that go through all blocks on the held-out samples.
     forms = 3 + (2 + units / held_out if budget else 0)
     return Work(
-        runs=(2 * once, round(forms * once / HOLD_OUT_EVERY)),
-        forward=2 * passes,
+        runs=((4 if two_streams else 2) * once, round(forms * once / HOLD_OUT_EVERY)),
+        forward=2 * passes + again,
+        # Forward, again with gradients, and backward to the activations.
+        weighing=3 * (passes - held_out) if how.token_weights == BY_GRADIENT else 0.0,
         hessians=hessians,
         rounding=sum(rounding_flops(spec.shape, how) for spec in linears),
         together=_launches_together(linears, how),
@@ -210,7 +237,7 @@ def count_work(
 def _launches_together(linears: Sequence[TensorSpec], how: Calibration) -> Launches:
     """Count what `batched.BatchRounder` starts."""
     passes, launched, nodes = how.gptq + how.descents, 0.0, 0.0
-    for layer in _by_layer(linears):
+    for layer in _by_round(linears) if how.targets == ORIGINAL else _by_layer(linears):
         for batch in rounded_together([spec.shape for spec in layer]):
             rows, columns = layer[batch[0]].shape
             nodes += OPERATIONS_PER_COLUMN * passes * columns
@@ -237,10 +264,30 @@ def _by_layer(linears: Sequence[TensorSpec]) -> list[list[TensorSpec]]:
     return list(found.values())
 
 
-def scratch_bytes(config: ModelConfig, counts: SampleCounts, dtype: torch.dtype, work: Work) -> int:
+def _by_round(linears: Sequence[TensorSpec]) -> list[list[TensorSpec]]:
+    """Return the matrices that are rounded at the same time, see `steps.py`."""
+    found: dict[tuple[object, ...], list[TensorSpec]] = {}
+    for spec in linears:
+        name = _name(spec)
+        in_tower = spec.part in (Part.VISION, Part.PROJECTOR)
+        step: object = "MLP" if name in _OPENS_MLP else name
+        if name in _CLOSES_MLP:  # one expert after the other
+            step = spec.part
+        found.setdefault((in_tower, spec.block, step), []).append(spec)
+    return list(found.values())
+
+
+def _name(spec: TensorSpec) -> str:
+    """Return the short name of a matrix, which is the same for both experts."""
+    return spec.name.removesuffix(".weight").rsplit(".", 1)[-1].split("_expert_")[-1]
+
+
+def scratch_bytes(
+    config: ModelConfig, counts: SampleCounts, dtype: torch.dtype, work: Work, how: Calibration
+) -> int:
     """Return the bytes on the disk that a calibration needs at most until it is finished.
 
-    The activations between two blocks are there twice, and so are those of all forms of the model
+    The activations between two blocks are there several times, and twice for all forms of the model
     that are measured; codes and scales stay to the end. The Hessians of a layer are on the disk if
     there is no RAM for them.
     """
@@ -250,25 +297,40 @@ def scratch_bytes(config: ModelConfig, counts: SampleCounts, dtype: torch.dtype,
     numbers = max(in_tower, in_decoder * config.hidden_size)
     results = sum(spec.numel // 2 + 4 * spec.numel // NF4_GROUP for spec in linears)
     hessians = max(sum(4 * s.shape[1] ** 2 for s in layer) for layer in _by_layer(linears))
+    if how.targets == ORIGINAL:
+        # With a shift for each Hessian.
+        hessians = max(sum(8 * s.shape[1] ** 2 for s in some) for some in _by_round(linears))
     if psutil.virtual_memory().available >= 2 * hessians + SPARE_RAM_BYTES:
         hessians = 0
     # Forms of the model at a time, as a multiple of all samples. A form that changes one matrix is
     # computed from there on, half of the model on average.
     forms = max(3 / HOLD_OUT_EVERY, 2 * work.units / max(work.forward / 2, 1.0))
     measured = int(2 * 4 * numbers * forms)
-    return results + max(2 * dtype.itemsize * numbers + hessians, measured)
+    activations = ACTIVATIONS[how.targets] * dtype.itemsize * numbers
+    weighing = 0
+    if how.token_weights == BY_GRADIENT:
+        # All inputs of one picture and its questions in float32, and a number for each token.
+        picture = vision.num_positions * vision.hidden_size * vision.num_hidden_layers
+        text = vision.image_tokens + _TOKENS * -(-counts.samples // max(counts.pictures, 1))
+        words = text * config.hidden_size * config.num_hidden_layers
+        rows = sum(_inputs(spec, config, counts) for spec in linears)
+        weighing = 4 * (4 * (picture + words) + rows)
+    return results + max(activations + hessians + weighing, measured)
 
 
 def rounding_flops(shape: tuple[int, ...], how: Calibration) -> float:
     """Return the operations of rounding a matrix.
 
     The inverse factor (a Cholesky factorisation and a triangular inverse), half a product for GPTQ,
-    one product for each descent, and the rest per weight.
+    one product for each descent, the shift to the original's outputs, and the rest per weight.
     """
     rows, columns = shape
     factor = (1 / 3 + 2 / 3) * columns**3
     products = 2.0 * rows * columns**2 * (0.5 * how.gptq + how.descents)
-    return factor * how.gptq + products + _OTHER_FLOPS * rows * columns
+    shift = 0.0
+    if how.targets == ORIGINAL:  # a Cholesky factor, a product and two triangular solves
+        shift = columns**3 / 3 + 4.0 * rows * columns**2
+    return factor * how.gptq + products + shift + _OTHER_FLOPS * rows * columns
 
 
 def _linears(config: ModelConfig) -> list[TensorSpec]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.weights.catalog import NF4_GROUP
 from cogvlm2_lite.weights.kernels.nf4 import NF4_LEVELS, expand_scales, nest_scales
+from quantize.recipe import DEFAULT_TOKEN_WEIGHTS
 
 _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of the largest magnitude of a group that are tried as its scale."""
@@ -65,6 +66,7 @@ class Calibration:
               more if there are few inputs for the width (see `damp`)
     targets   what the outputs should be: ORIGINAL, those of the original network, or ROUNDED, those
               of the unrounded matrix on inputs of the rounded network
+    token_weights  UNIFORM, or BY_GRADIENT (`token_weights.py`), for the targets ORIGINAL
     """
 
     signed: bool = True
@@ -75,6 +77,7 @@ class Calibration:
     damping: float = 0.01
     double_quant: bool = True
     targets: str = ORIGINAL
+    token_weights: str = DEFAULT_TOKEN_WEIGHTS
 
     @property
     def identity(self) -> str:

@@ -30,12 +30,14 @@ class ModelStage(LayerStage):
     rows    returns how many inputs the matrices of a part have, over all samples
     tokens  of all inputs together
     share   share of the stage's matrices that one token goes through: one of two experts is 0.5
+    of_pictures  whether its keys are pictures, not samples
     """
 
     groups: Sequence[int]
     rows: Callable[[Part], int]
     tokens: int
     share: float = 1.0
+    of_pictures: bool = False
 
     @property
     def slots(self) -> list[WeightSlot]:
@@ -79,6 +81,7 @@ def _vision_stages(network: Network) -> list[ModelStage]:
             groups=pictures,
             rows=lambda _: image_tokens if projects else patches,
             tokens=patches // 4 if projects else patches,
+            of_pictures=True,
         )
 
     embedding = ModelStage(
@@ -89,6 +92,7 @@ def _vision_stages(network: Network) -> list[ModelStage]:
         groups=pictures,
         rows=lambda _: patches,
         tokens=patches,
+        of_pictures=True,
     )
     blocks = [through(f"vision layer {n}", block) for n, block in enumerate(parts.tower.blocks)]
     return [embedding, *blocks, through("projector", parts.projector)]

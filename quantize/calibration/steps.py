@@ -105,6 +105,7 @@ def _stage(whole: ModelStage) -> RoundingStage:
         rows=whole.rows,
         tokens=whole.tokens,
         share=whole.share,
+        of_pictures=whole.of_pictures,
     )
 
 

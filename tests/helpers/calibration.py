@@ -21,6 +21,9 @@ from tests.helpers.conversion import CHECKPOINT, QUICK
 DEMO = checkpoint_folder()
 SETTINGS = QuantizeOptions(calibration="a test", shard_bytes=300_000)
 
+HOW = Calibration(descents=1)
+"""More passes take most of the time and test nothing more."""
+
 
 class ByteTokenizer:
     """Bytes as ids, for a checkpoint that has no tokenizer."""
@@ -45,6 +48,7 @@ def calibrate_with(
     max_inputs: int = MAX_INPUTS,
     max_held_out_inputs: int = MAX_HELD_OUT_INPUTS,
     pixels: SamplePixels | None = None,
+    how: Calibration = HOW,
 ) -> Calibrate:
     def task(recipe: Recipe, folder: Path) -> Task:
         return Task(
@@ -52,7 +56,7 @@ def calibrate_with(
             samples=samples,
             tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
             chosen=frozenset(t.name for t in recipe.tensors if t.kind == "nf4"),
-            how=Calibration(descents=1),  # more passes take most of the time and test nothing more
+            how=how,
             compute=choose_compute("cpu", "float32"),
             folder=folder,
             identity=identity,
