@@ -153,6 +153,9 @@ class Notice(_Event, frozen=True, kw_only=True):
     text: Text
 
 
+COARSE_PICTURE = Text("The picture was computed with activations of 8 bits.")
+"""A notice about a picture; see `cogvlm2_lite.load`."""
+
 TOO_LARGE_FOR_FLOAT16 = Text(
     "The numbers of this model are too large for float16, so it computes in float32 from now on. "
     "This is slower and needs more memory."
@@ -173,6 +176,7 @@ class Finished(_Event, frozen=True, kw_only=True):
     decode_passes      passes over the weights that produced the tokens after the first one
     draft_tokens       tokens that were proposed and computed in these passes
     accepted_tokens    those of them that the model chose
+    activations        "int8" if the picture was computed with activations of 8 bits
     """
 
     text: str
@@ -187,6 +191,7 @@ class Finished(_Event, frozen=True, kw_only=True):
     decode_passes: Count = 0
     draft_tokens: Count = 0
     accepted_tokens: Count = 0
+    activations: str = "auto"
 
     @property
     def tokens_per_s(self) -> float:

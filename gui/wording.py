@@ -115,8 +115,8 @@ WORDING = {
     "Leave --device out, or limit the CPU with --ram.": QT_TRANSLATE_NOOP(
         "Wording", "Set a budget of RAM instead."
     ),
-    "Answers are the same with every plan; only --kv can change them.": QT_TRANSLATE_NOOP(
-        "Wording", "Answers are the same with every plan."
+    "Answers are the same with every plan. --kv and --activations can change them.": (
+        QT_TRANSLATE_NOOP("Wording", "Answers are the same with every plan.")
     ),
     'Run: pip install "cogvlm2-lite[heic]", or save it as JPEG or PNG.': QT_TRANSLATE_NOOP(
         "Wording", "Install the package pillow-heif, or save the picture as JPEG or PNG."

@@ -303,9 +303,18 @@ def _task(args: argparse.Namespace, model: Path) -> Task:
         upright=not args.as_stored,
         page=args.page,
         model=identify_model(model, adapters_of(args)),
-        numbers=(args.dtype, args.rope, args.kv),
+        numbers=_numbers(args),
         drafts=drafts if drafts.suffix else None,
     )
+
+
+def _numbers(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the options that change an answer in small ways.
+
+    --activations counts only where it is used, so that answers of earlier versions stay valid.
+    """
+    coarse = () if args.activations == "auto" else (f"activations {args.activations}",)
+    return (args.dtype, args.rope, args.kv, *coarse)
 
 
 def _names(file: Path, folder: Path) -> tuple[str, ...]:

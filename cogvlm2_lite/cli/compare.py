@@ -26,7 +26,6 @@ from cogvlm2_lite.units import format_bytes, format_seconds
 from cogvlm2_lite.weights.adapter_choice import names_of
 
 if TYPE_CHECKING:
-    from cogvlm2_lite.engine.model import Model
     from cogvlm2_lite.evaluate.compare import Comparison
     from cogvlm2_lite.evaluate.metrics import Measured
     from cogvlm2_lite.samples.samples import Sample
@@ -36,7 +35,7 @@ _EPILOG = """\
 MODEL_A is the reference, usually the 16-bit checkpoint; MODEL_B is made from it. Both models read
 the same pictures, questions and answers, one model after the other and layer by layer, so each
 needs no more memory than for an answer. For samples without an answer, MODEL_A writes one first.
-An adapter acts on MODEL_B, which is MODEL_A if it is left out.
+An adapter and --activations act on MODEL_B, which is MODEL_A if it is left out.
 
   KL       mean KL divergence of B's next-token probabilities from A's, over all tokens of the
            answers, in nats; 0 means equal
@@ -49,6 +48,7 @@ examples:
   cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4
   cogvlm2-lite compare cogvlm2-llama3-chat-19B cogvlm2-nf4 --samples my-invoices.jsonl --json
   cogvlm2-lite compare my-model --adapter runs/1 --adapter runs/2 --samples my-invoices.jsonl
+  cogvlm2-lite compare my-model --activations int8 --samples my-invoices.jsonl
 """
 
 
@@ -64,7 +64,8 @@ def build_parser() -> Parser:
         "other",
         metavar="MODEL_B",
         nargs="?",
-        help="a model folder made from the same checkpoint (default with --adapter: MODEL_A)",
+        help="a model folder made from the same checkpoint (default with --adapter or "
+        "--activations: MODEL_A)",
     )
     parser.add_argument(
         "--samples",
@@ -120,10 +121,10 @@ def main(argv: Sequence[str], *, console: Console | None = None) -> int:
 
 
 def _check_sides(args: argparse.Namespace, adapters: Sequence[str]) -> None:
-    if args.other is None and not adapters:
+    if args.other is None and not adapters and args.activations == "auto":
         raise UsageError(
             "There is nothing to compare {folder} with.",
-            hint="Name MODEL_B, or add --adapter FOLDER.",
+            hint="Name MODEL_B, or add --adapter FOLDER or --activations int8.",
             folder=args.reference,
         )
     if args.html is not None and adapters:
@@ -145,12 +146,15 @@ def _run(
     from cogvlm2_lite.evaluate.compare import compare_each
 
     options = load_options(args, other)
-    without = structs.replace(options, adapters=(), folder=reference)
-
-    def open_model(folder: Path) -> Model:
-        return load_model(options if folder == other else without)
-
-    steps = compare_each(reference, other, _samples(args), open_model, adapters)
+    without = structs.replace(options, adapters=(), activations="auto", folder=reference)
+    steps = compare_each(
+        reference,
+        other,
+        _samples(args),
+        lambda _: load_model(options),
+        adapters,
+        lambda _: load_model(without),
+    )
     console.status("Opening the folders")
     while True:
         try:

@@ -36,6 +36,7 @@ from cogvlm2_lite.engine.replan import (
 from cogvlm2_lite.engine.runtime import Cancelled, Result, Runtime, Steps, Token
 from cogvlm2_lite.errors import PromptTooLongError, UsageError
 from cogvlm2_lite.events import (
+    COARSE_PICTURE,
     Cancel,
     Event,
     Finished,
@@ -227,8 +228,10 @@ class Answers:
         if prompt.dropped_turns:
             yield TurnsDropped(count=prompt.dropped_turns)
         image = prepared.request.image
-        if image is not None and (image.notices or image.pages > 1):
-            yield PictureOpened(page=image.page, pages=image.pages, notices=image.notices)
+        coarse = image is not None and self.runtime.coarse_pictures
+        if image is not None and (image.notices or image.pages > 1 or coarse):
+            notices = (*image.notices, COARSE_PICTURE) if coarse else image.notices
+            yield PictureOpened(page=image.page, pages=image.pages, notices=notices)
         yield from _report_streaming(self.runtime.plan, image is not None)
         tally = _Tally(token_ids=list(continue_ids))
         try:
@@ -254,6 +257,7 @@ class Answers:
             decode_passes=tally.feed.passes if tally.feed else 0,
             draft_tokens=tally.feed.drafted if tally.feed else 0,
             accepted_tokens=tally.feed.accepted if tally.feed else 0,
+            activations="int8" if coarse else "auto",
         )
 
     def decode(

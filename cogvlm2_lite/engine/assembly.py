@@ -17,6 +17,7 @@ from cogvlm2_lite.model.rotary import RopeMode, Rotary
 from cogvlm2_lite.model.token_attention import TokenAttentionChoice, choose_token_attention
 from cogvlm2_lite.model.vision import VisionTower
 from cogvlm2_lite.weights.kernels.choice import uses_own_kernels
+from cogvlm2_lite.weights.slots import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,19 @@ class ModelParts:
     projector: Projector
     decoder: Decoder
     rotary: Rotary
+
+    def round_pictures(self) -> None:
+        """Make the matrices that only pictures go through multiply inputs of 8 bits.
+
+        They are those of the vision tower, the projector and the vision experts. So what a picture
+        becomes is less exact; tokens of text are computed as always.
+        """
+        experts = (block.vision for block in self.decoder.blocks)
+        pieces: list[HasSlots] = [*self.tower.blocks, self.projector, *experts]
+        for piece in pieces:
+            for slot in piece.slots():
+                if isinstance(slot, Linear):
+                    slot.input_bits = 8
 
     @property
     def pieces(self) -> list[HasSlots]:

@@ -19,7 +19,7 @@ from cogvlm2_lite.demo.shipped import model_folder
 from cogvlm2_lite.devices import Compute, choose_compute
 from cogvlm2_lite.engine.answer import Answers, Request
 from cogvlm2_lite.engine.chunk import Chunk
-from cogvlm2_lite.engine.options import LoadOptions
+from cogvlm2_lite.engine.options import ACTIVATIONS, LoadOptions
 from cogvlm2_lite.engine.overflow import check_finite
 from cogvlm2_lite.engine.prefix_cache import PictureCache
 from cogvlm2_lite.engine.prefix_store import PictureStore
@@ -416,6 +416,7 @@ def load(
     offload: str = "auto",
     context: int | None = None,
     kv: str = "full",
+    activations: str = "auto",
     parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
     adapter: str | Path | None = None,
@@ -437,6 +438,8 @@ def load(
     context  tokens of the key/value cache; None: the model's maximum
     kv       "full" stores keys and values in the compute type; "int8" in about half the bytes,
              "int4" in little more than a quarter
+    activations  "int8" computes pictures faster and less exactly, on a CPU: inputs of the vision
+             tower, the projector and the vision experts have 8 bits. "auto": they keep theirs
     parallel conversations that `Model.engine` may answer at once; fewer if memory is short, see
              Model.plan. `Model.answer` needs one
     pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
@@ -462,6 +465,7 @@ def load(
             offload=offload,
             context=context,
             kv=kv,
+            activations=activations,
             parallel=parallel,
             pictures=pictures,
             adapters=_choices(adapter, adapters),
@@ -485,6 +489,7 @@ def load_with(options: LoadOptions) -> Model:
     _check_word("rope", options.rope, [mode.value for mode in RopeMode])
     _check_word("offload", options.offload, [kind.value for kind in Offload])
     _check_word("kv", options.kv, [kind.value for kind in KVKind])
+    _check_word("activations", options.activations, ACTIVATIONS)
     kv = KVKind(options.kv)
     allowance = read_allowance(options.vram, options.ram)
     config = read_config(folder)
@@ -508,6 +513,7 @@ def load_with(options: LoadOptions) -> Model:
             context=tokens,
             offload=Offload(options.offload),
             kv=kv,
+            coarse_pictures=options.activations == "int8",
             parallel=parallel,
             pictures=options.pictures,
             weights=(catalog, None),
@@ -518,6 +524,8 @@ def load_with(options: LoadOptions) -> Model:
         raise device_lost(error) from error
     found = look_for_zeros(catalog, most_bytes=_ZERO_SAMPLE_BYTES)
     warnings = [zeros.warning for zeros in islice(found, 1)]
+    if options.activations == "int8" and all(t.kind == "dense" for t in catalog.tensors.values()):
+        warnings.append(Text("--activations int8 has no effect: the model is not quantized."))
     used = {device.budget.device for device in model.plan.devices}
     for gpu in compute.gpus:
         warnings += compute.backend.cautions(gpu) if gpu.device in used else ()
@@ -581,6 +589,7 @@ def open_model(
     context: int | None = None,
     offload: Offload = Offload.AUTO,
     kv: KVKind = KVKind.FULL,
+    coarse_pictures: bool = False,
     parallel: int = 1,
     pictures: tuple[Path, int] | None = None,
     arenas: Sequence[Arena] | None = None,
@@ -594,6 +603,7 @@ def open_model(
              so that their accounting can be tested without a GPU.
     context  tokens of the key/value cache; None: the model's maximum
     kv       how keys and values are stored
+    coarse_pictures  as for Runtime; raises UsageError where no kernel multiplies inputs of 8 bits
     parallel conversations at once; fewer if memory is short
     pictures folder and maximum bytes of the picture cache on disk; None: no cache on disk
     arenas   as for Runtime
@@ -617,6 +627,12 @@ def open_model(
             WeightLoader(catalog, device=d, dtype=compute.dtype, reader=reader, adapters=adapters)
             for d in devices
         ]
+        if coarse_pictures and not all(loader.kernels.multiplies_bytes for loader in loaders):
+            raise UsageError(
+                "Activations of 8 bits need a CPU and this program's C kernels.",
+                hint="Leave out --activations, or use --device cpu. `cogvlm2-lite doctor` shows "
+                "the kernels.",
+            )
         itemsize = compute.dtype.itemsize
         sizes = unit_sizes(
             catalog,
@@ -645,6 +661,7 @@ def open_model(
             dtype=compute.dtype,
             rope=rope,
             kv=kv,
+            coarse_pictures=coarse_pictures,
             arenas=arenas,
             adapters=adapters,
         )
@@ -653,6 +670,8 @@ def open_model(
             name = loaders[0].kernels.name
             numbers = (compute.dtype, rope.value, kv.value, budgets[0].device, name)
             identity = f"{catalog.fingerprint()} {numbers} {runtime.parts.full_attention.name}"
+            if coarse_pictures:
+                identity += " activations of 8 bits"
             store = PictureStore(pictures[0], identity, pictures[1])
         return runtime, Replanner(runtime, sizes, replace(workload, parallel=plan.parallel)), store
 

@@ -12,6 +12,9 @@ from msgspec import Struct
 from cogvlm2_lite.inputs.limits import DEFAULT_LIMITS
 from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 
+ACTIVATIONS = ("auto", "int8")
+"""The values of LoadOptions.activations."""
+
 
 class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model folder and how to run it. The fields are explained at `cogvlm2_lite.load`.
@@ -29,6 +32,7 @@ class LoadOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     offload: str = "auto"
     context: int | None = None
     kv: str = "full"
+    activations: str = "auto"
     parallel: int = 1
     pictures: tuple[Path, int] | None = None
     adapters: tuple[AdapterChoice, ...] = ()

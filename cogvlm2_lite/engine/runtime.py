@@ -116,6 +116,7 @@ class Runtime:
     loaders  one per device of the plan
     devices  the torch devices of the plan, in its order
     kv       how keys and values are stored
+    coarse_pictures  multiply inputs of 8 bits where only pictures go (ModelParts.round_pictures)
     arenas   account for the bytes of the devices; None: new ones
     adapters one or none of them acts in a step; the loaders must have them too
     """
@@ -130,6 +131,7 @@ class Runtime:
         dtype: torch.dtype,
         rope: RopeMode,
         kv: KVKind = KVKind.FULL,
+        coarse_pictures: bool = False,
         arenas: Sequence[Arena] | None = None,
         adapters: Sequence[Adapter] = (),
     ) -> None:
@@ -139,6 +141,9 @@ class Runtime:
         self._kv = kv
         self._devices = tuple(devices)
         self.parts = assemble(config, device=devices[0], dtype=dtype, rope=rope)
+        self.coarse_pictures = coarse_pictures
+        if coarse_pictures:
+            self.parts.round_pictures()
         self.arenas = tuple(arenas or (Arena() for _ in devices))
         for device, planned in zip(devices, plan.devices, strict=True):
             limit = planned.budget.device_bytes + RESERVE_BYTES

@@ -114,15 +114,17 @@ def compare_each(
     samples: Sequence[Sample],
     open_model: Open,
     adapters: Sequence[str | None],
+    open_reference: Open | None = None,
 ) -> Generator[CompareProgress, None, list[Comparison]]:
     """Do the same as `compare` with `other` and each of its adapters.
 
-    adapters  their names; None: without an adapter
+    adapters        their names; None: without an adapter
+    open_reference  opens the reference; None: `open_model` does
     """
     config = check_comparable(reference, other)
     catalogs = [Catalog.open(folder, read_config(folder)) for folder in (reference, other)]
     tokenizer = Tokenizer.from_folder(reference)
-    open_reference = _without_adapter(open_model)
+    open_reference = _without_adapter(open_reference or open_model)
     with_answers = yield from _answered(reference, samples, open_reference)
     asked = prepare(with_answers, tokenizer, config)
     with Reference(asked, config) as kept:

@@ -125,6 +125,7 @@ def new_job(
         dtype=options.dtype,
         rope=options.rope,
         kv=options.kv,
+        activations=options.activations,
         seed=seed,
     )
     job = _job(folder, data, run, settings.limit)

@@ -176,6 +176,7 @@ def row_jobs(
             dtype=options.dtype,
             rope=options.rope,
             kv=options.kv,
+            activations=options.activations,
             seed=settings.seed,
         ).with_chosen(items, settings.limit)
         job = Job(

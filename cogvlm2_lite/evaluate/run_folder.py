@@ -37,7 +37,7 @@ class Run:
     files           name, size and md5 of each data file, and whether the md5 is a published one
     items           how many the data has
     template        the templates that the protocol uses, joined by commas
-    dtype, rope, kv as in LoadOptions; compute: the device and number type in fact
+    dtype, rope, kv, activations as in LoadOptions; compute: the device and number type in fact
     limit           as asked for; None: all
     chosen          how many items were chosen, and chosen_sha256: the hash of their ids
     """
@@ -57,6 +57,7 @@ class Run:
     dtype: str = "auto"
     rope: str = "reference"
     kv: str = "full"
+    activations: str = "auto"
     compute: str = ""
     seed: int = 0
     limit: int | None = None
@@ -165,8 +166,9 @@ _SETTINGS = (
     _Setting(name="--dtype", value=lambda run: run.dtype),
     _Setting(name="--rope", value=lambda run: run.rope),
     _Setting(name="--kv", value=lambda run: run.kv),
+    _Setting(name="--activations", value=lambda run: run.activations),
 )
-_OF_MODEL = ("the model", "--dtype", "--rope", "--kv")
+_OF_MODEL = ("the model", "--dtype", "--rope", "--kv", "--activations")
 """What two runs that are compared may differ in; --seed and --limit are compared by their items."""
 
 

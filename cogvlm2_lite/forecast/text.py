@@ -100,7 +100,7 @@ def notes(machine: Machine, found: PlanPreview) -> Iterator[Text]:
         source=_source(found),
         count=QUESTION_TOKENS,
     )
-    yield Text("Answers are the same with every plan; only --kv can change them.")
+    yield Text("Answers are the same with every plan. --kv and --activations can change them.")
 
 
 def _in_ram(found: PlanPreview) -> Text:

@@ -21,7 +21,10 @@ from cogvlm2_lite.weights.adapter_choice import AdapterChoice
 
 logger = logging.get_logger(__name__)
 
-_OWN = ("vram", "ram", "offload", "context", "kv", "rope", "parallel", "pictures", "any_base")
+_OWN = (
+    "vram", "ram", "offload", "context", "kv", "activations", "rope", "parallel", "pictures",
+    "any_base",
+)  # fmt: skip
 _AUTOMATIC = (None, "auto", "balanced", "balanced_low_0", "sequential")
 _HUB = ("cache_dir", "revision", "token")
 # What only concerns downloads, or how transformers would load and move weights.
@@ -53,10 +56,10 @@ class Arguments:
 def read_arguments(name: str | Path, given: Mapping[str, Any]) -> Arguments:
     """Return the arguments of `from_pretrained` as options.
 
-    vram, ram, device, offload, context, kv, rope, parallel, pictures, adapter and any_base are
-    those of `cogvlm2_lite.load`; device_map, max_memory, dtype and torch_dtype mean the same as for
-    other models. Raises UsageError for arguments that can't have their effect, and for unknown
-    ones.
+    vram, ram, device, offload, context, kv, activations, rope, parallel, pictures, adapter and
+    any_base are those of `cogvlm2_lite.load`; device_map, max_memory, dtype and torch_dtype mean
+    the same as for other models. Raises UsageError for arguments that can't have their effect, and
+    for unknown ones.
     """
     values = {key: value for key, value in given.items() if value is not None}
     quantized = {key: values.pop(key) for key in _QUANTIZED if key in values}

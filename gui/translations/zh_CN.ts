@@ -5530,10 +5530,6 @@
         <translation>没有可与 {folder} 比较的对象。</translation>
     </message>
     <message>
-        <source>Name MODEL_B, or add --adapter FOLDER.</source>
-        <translation>请给出 MODEL_B，或加上 --adapter 文件夹。</translation>
-    </message>
-    <message>
         <source>--html shows how the matrices of two folders differ, so it can&apos;t be combined with --adapter.</source>
         <translation>--html 显示两个文件夹的矩阵有何不同，因此不能与 --adapter 一起使用。</translation>
     </message>
@@ -5670,8 +5666,28 @@
         <translation>设置了 {name}，因此该 GPU 无法计算的部分由 torch 在 CPU 上计算。</translation>
     </message>
     <message>
+        <source>Name MODEL_B, or add --adapter FOLDER or --activations int8.</source>
+        <translation>请指定 MODEL_B，或加上 --adapter FOLDER 或 --activations int8。</translation>
+    </message>
+    <message>
         <source>Use --dtype float32.</source>
         <translation>请使用 --dtype float32。</translation>
+    </message>
+    <message>
+        <source>--activations int8 has no effect: the model is not quantized.</source>
+        <translation>--activations int8 不起作用：该模型没有量化。</translation>
+    </message>
+    <message>
+        <source>Activations of 8 bits need a CPU and this program&apos;s C kernels.</source>
+        <translation>8 位激活值需要 CPU 和本程序的 C 内核。</translation>
+    </message>
+    <message>
+        <source>Leave out --activations, or use --device cpu. `cogvlm2-lite doctor` shows the kernels.</source>
+        <translation>请去掉 --activations，或使用 --device cpu。`cogvlm2-lite doctor` 会显示内核。</translation>
+    </message>
+    <message>
+        <source>The picture was computed with activations of 8 bits.</source>
+        <translation>计算这张图片时使用了 8 位激活值。</translation>
     </message>
     <message>
         <source>The numbers of this model are too large for float16, so it computes in float32 from now on. This is slower and needs more memory.</source>
@@ -6114,8 +6130,8 @@
         <translation>预计时间由计算得出，{source}。一个问题按 {count} 个 token 计。</translation>
     </message>
     <message>
-        <source>Answers are the same with every plan; only --kv can change them.</source>
-        <translation>任何计划下回答都相同；只有 --kv 可能改变回答。</translation>
+        <source>Answers are the same with every plan. --kv and --activations can change them.</source>
+        <translation>任何计划下回答都相同。--kv 和 --activations 可能会改变回答。</translation>
     </message>
     <message>
         <source>Encoded pictures are kept in up to {size} of RAM, {each} each.</source>

@@ -448,7 +448,7 @@ def test_other_settings_are_asked_again_and_the_same_are_not(
     capsys.readouterr()
     for options in (
         ["--temperature", "0.5"], ["--template", "vqa"], ["--max-new-tokens", "5"],
-        ["--kv", "int8"], ["--rope", "exact"], ["--stop", "x"],
+        ["--kv", "int8"], ["--activations", "int8"], ["--rope", "exact"], ["--stop", "x"],
     ):  # fmt: skip
         assert again(tmp_path, *options) == 1
         assert "Asked again: 1 for other settings." in capsys.readouterr().err

@@ -287,6 +287,7 @@ def test_a_broken_picture_is_an_error_of_its_questions(tmp_path: Path) -> None:
         (["--max-new-tokens", "7"], ("64", "7")),
         (["--dtype", "float32"], ("auto", "float32")),
         (["--kv", "int8"], ("full", "int8")),
+        (["--activations", "int8"], ("auto", "int8")),
         (["--rope", "exact"], ("reference", "exact")),
     ],
 )

@@ -57,6 +57,7 @@ NEVER = (
     "share of --replay", "as in --adapter mine=", "Name them: --adapter", "--card works only with",
     "Use other rows for --held-out",
     "with --adapter there is no calibration", "--calibrate and --adapter", "Use merge to write",
+    "Leave out --activations, or", "--activations int8 has no effect",
     "--keep needs a 4-bit", "Leave --keep out", "--card works only",
     "Use other rows for --held-out",
 )  # fmt: skip

@@ -4,6 +4,8 @@
 export const CHINESE = {
   "\"json\" or a JSON schema":
     "\"json\" 或 JSON schema",
+  "--activations int8 has no effect: the model is not quantized.":
+    "--activations int8 不起作用：该模型没有量化。",
   "--held-out must be a share such as 10%, a number of answers or 0, not {value}.":
     "--held-out 必须是份额（例如 10%）、回答的数量或 0，而不是 {value}。",
   "--held-out must be a share such as 10%, a number of answers, 0, or a file of rows, not {value}.":
@@ -46,6 +48,8 @@ export const CHINESE = {
     "停止文本不能为空。",
   "A weight is infinite or not a number, so this matrix can't be rounded to 4 bits.":
     "有权重是无穷大或不是数，这个矩阵无法舍入为 4 位。",
+  "Activations of 8 bits need a CPU and this program's C kernels.":
+    "8 位激活值需要 CPU 和本程序的 C 内核。",
   "Add --device cpu, or leave --measure out.":
     "请加上 --device cpu，或去掉 --measure。",
   "Add one with --api-key-file, or use --host 127.0.0.1.":
@@ -70,8 +74,8 @@ export const CHINESE = {
     "形状为 {shape} 的数组不是图片。",
   "Another {command} is writing its answers to {folder}.":
     "另一个 {command} 正在向 {folder} 写入回答。",
-  "Answers are the same with every plan; only --kv can change them.":
-    "任何计划下回答都相同；只有 --kv 可能改变回答。",
+  "Answers are the same with every plan. --kv and --activations can change them.":
+    "任何计划下回答都相同。--kv 和 --activations 可能会改变回答。",
   "Answers in JSON need the package llguidance, which is not installed.":
     "JSON 回答需要 llguidance 包，但它没有安装。",
   "Answers may be wrong.":
@@ -250,6 +254,8 @@ export const CHINESE = {
     "请让 --offload 保持 auto：回答相同，只是更慢。",
   "Leave it out.":
     "请去掉它。",
+  "Leave out --activations, or use --device cpu. `cogvlm2-lite doctor` shows the kernels.":
+    "请去掉 --activations，或使用 --device cpu。`cogvlm2-lite doctor` 会显示内核。",
   "Load it with the model: from_pretrained(FOLDER, adapter=\"ADAPTER\").":
     "请在加载模型时一并加载：from_pretrained(FOLDER, adapter=\"ADAPTER\")。",
   "Load one first.":
@@ -616,6 +622,8 @@ export const CHINESE = {
     "图片的宽度是高度的 {ratio} 倍。模型看到的是压成正方形的图片,小字可能无法辨认。",
   "The picture took too long to read.":
     "读取图片用时过长。",
+  "The picture was computed with activations of 8 bits.":
+    "计算这张图片时使用了 8 位激活值。",
   "The picture {url} can't be downloaded: {why}.":
     "无法下载图片 {url}：{why}。",
   "The picture's address can't be opened.":
