@@ -1,11 +1,15 @@
 """Compare products with inputs of 8 bits with the default ones, at each level of instructions.
 
     python -m benchmarks.activations [--levels amx,avx512,avx-vnni,avx2] [--repeats 5]
+    python -m benchmarks.activations --answers 90
 
 One thread and CPU time. Matrices have the shapes of one layer of the 19B model, in NF4. Both sides
 of a comparison alternate, and the ratio is the median of the pairs. The default is what the engine
 multiplies so many rows with at that level. Writes benchmarks/results/activations.json; levels that
 were not measured keep their figures there.
+
+--answers measures instead what the option changes in the demo model's probabilities: the KL
+divergence per token of the true answers to questions about held-out pictures, in float32.
 """
 
 from __future__ import annotations
@@ -13,7 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -22,8 +29,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.avx2 import CPU, DECODER, RESULTS, VISION, in_turn, made, median, ratios
+from benchmarks.kv_kinds import CHECKPOINT, held_out_questions
 from benchmarks.machine import describe_machine
 from cogvlm2_lite.backends.cpu_level import LEVEL_NAMES
+from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.model import Model, open_model
+from cogvlm2_lite.engine.runtime import run
+from cogvlm2_lite.evaluate.compare import compare_each
+from cogvlm2_lite.memory.plan import DeviceBudget
+from cogvlm2_lite.units import GIB
 from cogvlm2_lite.weights.kernels.bitsandbytes_cpu import open_bitsandbytes
 from cogvlm2_lite.weights.kernels.byte_products import ByteKernel
 from cogvlm2_lite.weights.kernels.gemm_amx import GemmAmxKernel
@@ -32,6 +46,8 @@ from cogvlm2_lite.weights.kernels.interface import Kernel
 from cogvlm2_lite.weights.kernels.library import AMX, AVX512, Library, open_library
 from cogvlm2_lite.weights.kernels.matrix import FourBitMatrix
 from cogvlm2_lite.weights.kernels.scratch import Scratch
+from quantize.pipeline import Effort, convert
+from quantize.recipe import QuantizeOptions
 
 LAYERS = {"decoder": DECODER, "vision": VISION}
 ROWS = {"amx": 2304, "avx512": 1536, "avx-vnni": 1024, "avx2": 768}
@@ -115,19 +131,52 @@ def errors(library: Library) -> dict[str, dict[str, float]]:
     return found
 
 
+def answers(pictures: int, seed: int) -> dict[str, Any]:
+    """Compare the demo model in NF4 with itself with 8-bit activations, and with the original."""
+    asked = held_out_questions(pictures, seed)
+
+    def opened(folder: Path, *, coarse: bool = False) -> Model:
+        budget = DeviceBudget(device="cpu", in_ram=True, device_bytes=4 * GIB)
+        compute = choose_compute("cpu", "float32")
+        return open_model(folder, compute=compute, budgets=[budget], coarse_pictures=coarse)
+
+    found: dict[str, Any] = {"pictures": pictures, "seed": seed}
+    with tempfile.TemporaryDirectory() as name:
+        nf4 = Path(name) / "nf4"
+        for _ in convert(CHECKPOINT, nf4, QuantizeOptions(), Effort()):
+            pass
+        for case, reference, coarse in (
+            ("NF4 against 16 bits", CHECKPOINT, False),
+            ("8-bit activations against NF4", nf4, True),
+            ("both against 16 bits", CHECKPOINT, True),
+        ):
+            steps = compare_each(
+                reference, nf4, asked, partial(opened, coarse=coarse), (None,), opened
+            )
+            summary = run(steps)[0].summary.as_dict()
+            found[case] = {key: summary[key] for key in ("answers", "tokens", "kl_mean", "top1")}
+    return found
+
+
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--levels", default=",".join(ROWS))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--answers", type=int, metavar="PICTURES")
+    parser.add_argument("--seed", type=int, default=41, help="of the held-out pictures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     library, file = open_library(), RESULTS / "activations.json"
     report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"levels": {}}
-    for name in options.levels.split(","):
+    if options.answers:
+        report["answers"] = answers(options.answers, options.seed)
+    for name in () if options.answers else options.levels.split(","):
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         report["levels"][name] = compare(library, name, options.repeats) | {"load": load}
-    report |= {"errors": errors(library), "machine": describe_machine(), "repeats": options.repeats}
+    if not options.answers:
+        report |= {"errors": errors(library), "repeats": options.repeats}
+        report["machine"] = describe_machine()
     print(json.dumps(report, indent=1))
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

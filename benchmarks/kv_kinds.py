@@ -49,23 +49,27 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-    drawn = islice(samples("held-out", options.seed, QUESTIONS), options.pictures)
-    asked = [
-        Sample(
-            question=talk.question,
-            answer=talk.answer.strip(),
-            image=one.image if talk.sees_picture else None,
-            history=talk.history,
-        )
-        for one in drawn
-        for talk in one.conversations
-    ]
+    asked = held_out_questions(options.pictures, options.seed)
     found: dict[str, Any] = {}
     for name, (kind, rotated) in CASES.items():
         found[name] = _compared(asked, kind, rotated=rotated)
         print(name, json.dumps(found[name]))
     found |= {"seed": options.seed, "machine": describe_machine()}
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def held_out_questions(pictures: int, seed: int) -> list[Sample]:
+    """Return questions about pictures that the demo model was not trained on."""
+    return [
+        Sample(
+            question=talk.question,
+            answer=talk.answer.strip(),
+            image=one.image if talk.sees_picture else None,
+            history=talk.history,
+        )
+        for one in islice(samples("held-out", seed, QUESTIONS), pictures)
+        for talk in one.conversations
+    ]
 
 
 def _compared(asked: list[Sample], kind: KVKind, *, rotated: bool) -> dict[str, Any]:

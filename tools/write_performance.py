@@ -614,10 +614,11 @@ _EXPERT_WEIGHTS = 6144 * 4096 + 4096 * 4096 + 3 * 14336 * 4096
 def _activations(report: Report) -> Iterator[str]:
     levels = report["levels"]
     loads = [one["load"] for one in levels.values()]
-    yield "## Inputs of 8 bits"
+    yield "## Activations of 8 bits"
     yield ""
     yield (
-        "They are off by default, and only for the vision tower, the projector and the decoder's "
+        "`--activations int8` makes inputs of matrices integers of 8 bits. It is off by default, "
+        "and only for the vision tower, the projector and the decoder's "
         "vision experts; text tokens never use them (definition: `weights/kernels/bytes.h`). "
         f"{_machine(report)}, limited to each level; one thread, CPU time, medians of "
         f"{report['repeats']} rounds in turn with the default products of that level (load average "
@@ -661,6 +662,26 @@ def _activations(report: Report) -> Iterator[str]:
         "each other input of its block. The last two columns divide the error by what the "
         "other channels alone contribute."
     )
+    yield ""
+    yield from _coarse_answers(report["answers"])
+
+
+def _coarse_answers(report: Report) -> Iterator[str]:
+    """Return what activations of 8 bits change in the demo model's probabilities."""
+    cases = [(name, one) for name, one in report.items() if isinstance(one, dict)]
+    yield (
+        f"**The demo model**, {cases[0][1]['tokens']:,} tokens of {cases[0][1]['answers']} true "
+        f"answers about {report['pictures']} held-out pictures (seed {report['seed']}), in "
+        "float32. `compare MODEL --activations int8` measures the same with your model and "
+        "pictures. Rows of this small model have at most 768 inputs, one or two blocks:"
+    )
+    yield ""
+    yield "| compared | KL (95 % interval) | same most likely token |"
+    yield "| --- | ---: | ---: |"
+    for name, one in cases:
+        kl, top = one["kl_mean"], one["top1"]
+        interval = f"{kl['value']:.5f} [{kl['low']:.5f}, {kl['high']:.5f}]"
+        yield f"| {name} | {interval} | {top['value']:.2%} |"
 
 
 _BYTE_LEVELS = {
