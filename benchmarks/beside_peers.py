@@ -8,9 +8,9 @@ also CogVLM's vision tower with CogVLM2's shapes, all in random weights. Ours ar
 weights. Everything runs with two numbers of layers (decode and prefill 1 and 3, encode 1 and 2);
 the difference, divided, is the time of a layer without the rest of the model. Both take turns, in
 CPU time; a ratio is the median of the pairs. Ours is limited to a level of instructions by
-environment variables, a peer by the options of its build. All products of the peers take inputs of
-8 bits, except OpenVINO's and those of towers in F16; ours take 13 bits or
-bfloat16.
+environment variables, a peer by the options of its build. Products of the peers take inputs of
+8 bits, except OpenVINO's in bfloat16 and where that is turned off, and those of towers in F16; ours
+take 13 bits or bfloat16.
 
 phases  decode   one token after 8
         rows     one token of each of 8 conversations after 8
@@ -191,7 +191,11 @@ def openvino(python: str | None) -> Iterator[Peer]:
     program = str(ROOT / "benchmarks" / "peers" / "openvino_layers.py")
     show = [python, "-c", "import openvino; print(openvino.__version__)"]
     version = subprocess.run(show, check=True, capture_output=True, text=True).stdout.strip()
-    for name, precision in (("OpenVINO", "default"), ("OpenVINO float32", "f32")):
+    for name, precision in (
+        ("OpenVINO", "default"),
+        ("OpenVINO float32", "f32"),
+        ("OpenVINO float32, inputs too", "f32-inputs"),
+    ):
         yield Peer(
             name=name,
             version=version,

@@ -703,11 +703,12 @@ llama.cpp also CogVLM's vision tower with CogVLM2's shapes, with random weights;
 weights with a scale for 64 columns. Mainline has its reordered copy of the weights. ik_llama.cpp
 runs as it comes, and once with reordered weights (`-rtr`). OpenVINO has 4-bit weights with zero
 points and scales for 128 columns, and ran in bfloat16 (its choice here) and in float32; its code
-can't be limited to less than the processor has. Inputs of products have 8 bits in both llama.cpp;
-ours have 13 bits or are bfloat16. Ours and one peer take turns; the time of a
-layer is half of the difference between 3 layers and 1 (in the tower: between 2 and 1), and a ratio
-is the median of 1 to 5 pairs, with the lowest and the highest beside it. With two threads CPU time
-is that of both, with waiting.
+can't be limited to less than the processor has. Inputs of products have 8 bits in both llama.cpp
+and in OpenVINO's float32, which rounds them in groups of 32 ("dynamic quantization") unless that is
+turned off ("inputs too"); ours have 13 bits or are bfloat16. Ours and one peer take turns; the time
+of a layer is half of the difference between 3 layers and 1 (in the tower: between 2 and 1), and a
+ratio is the median of {fewest} to {most} pairs, with the lowest and the highest beside it. With two
+threads CPU time is that of both, with waiting.
 
 GCC 12 compiles mainline's AMX code in such a way that it ends with an illegal instruction at the
 first token; the figures for AMX are of a build with `-fno-dse -fno-tree-dse`."""
@@ -748,7 +749,8 @@ def _peers(report: Report) -> Iterator[str]:
         "(`benchmarks/beside_peers.py`). The last column is the commit of ours."
     )
     yield ""
-    yield _PEERS_METHOD
+    pairs = [one["repeats"] for one in figures]
+    yield _PEERS_METHOD.format(fewest=min(pairs), most=max(pairs))
     yield ""
     yield (
         f"The load average was {min(loads):.1f} to {max(loads):.1f} at the starts: other programs "

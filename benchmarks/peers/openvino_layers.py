@@ -1,14 +1,15 @@
 """Run OpenVINO's CPU plugin on decoder layers of random 4-bit weights; see `beside_peers`.
 
-    PYTHON openvino_layers.py default|f32 FEW MANY
+    PYTHON openvino_layers.py default|f32|f32-inputs FEW MANY
 
 PYTHON has openvino (the package that OpenVINO GenAI computes with) and numpy. The model is built
 with OpenVINO's own operations, in the form in which OpenVINO recognizes a decoder: compressed
 constants (u4, zero points and float16 scales for groups of 128 columns, as the defaults of its own
 quantizer are), rotary positions, ScaledDotProductAttention over a cache that is a state of the
 model. Everything else is at its defaults; f32 names the number type, which else is bfloat16 where
-the processor has it. Each line of the input, "PHASE LAYERS THREADS", is
-answered with the CPU seconds and the seconds of the clock.
+the processor has it. With f32 alone OpenVINO rounds inputs of products to 8 bits, in groups of 32
+(its "dynamic quantization"); f32-inputs turns that off. Each line of the input, "PHASE LAYERS
+THREADS", is answered with the CPU seconds and the seconds of the clock.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ class Runner:
     def __init__(self, model: Any, threads: int, precision: str) -> None:
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         if precision != "default":
-            settings["INFERENCE_PRECISION_HINT"] = precision
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        if precision == "f32-inputs":
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         self._request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
 
     def step(self, begin: int, count: int, rows: int) -> None:
