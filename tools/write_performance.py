@@ -714,9 +714,19 @@ GCC 12 compiles mainline's AMX code in such a way that it ends with an illegal i
 first token; the figures for AMX are of a build with `-fno-dse -fno-tree-dse`."""
 
 _PEERS_WHY = """\
-Where ik_llama.cpp is ahead: with several rows it decodes a block of weights once into integers of 8
-bits, in the order in which the product reads them, and has one scale for 256 columns of an input.
-Ours have 13 bits and a scale for 64 columns."""
+The reasons, as far as they were measured:
+
+- ik_llama.cpp, prefill with AVX2: with several rows it decodes a block of weights once into
+  integers of 8 bits and has one scale for 256 columns of an input; ours have 13 bits and a scale
+  for 64 columns. Inputs of 8 bits would not help with AVX2, where they take the same time as 13
+  bits (see [inputs of 8 bits](#inputs-of-8-bits)): ours is at 0.8 of the rate of its instructions.
+- Mainline's Q4_0 with AMX, one token: the codes of Q4_0 are the levels, so nothing is looked up,
+  and inputs have 8 bits. Ours looks up levels of 14 bits, which takes 20 instructions for 128
+  weights: when the codes are in the L2 cache, 16 bytes of them per nanosecond (by hand). That is as
+  much as memory delivers at best, and the two times add up in part. Reading the rows of a matrix
+  one after another, with prefetching 8 KiB ahead, was tried: 0.97 of the time, not worth its code.
+- OpenVINO in float32, 8 conversations: it rounds inputs to 8 bits. With inputs in float32, too, it
+  takes the time in the row below that one."""
 
 _PEERS_EARLIER = """\
 On the EPYC, with earlier kernels and beside mainline llama.cpp of the same commit built for it
