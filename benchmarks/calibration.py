@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -77,8 +77,10 @@ def main() -> None:
         twin = Path(folder) / "twin"
         make_twin(CHECKPOINT, twin)
         for name, source in (("demo model", CHECKPOINT), ("harder twin", twin)):
-            with Bench(source, Path(folder) / "made", options) as bench:
-                report[name] = dict(bench.measure(full=name == "demo model"))
+            asked = options.pictures, options.questions
+            with Bench(source, Path(folder) / "made", *asked) as bench:
+                many = options.calibration_pictures
+                report[name] = dict(bench.measure(many, full=name == "demo model"))
             print(json.dumps(report[name], indent=1), flush=True)
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -86,9 +88,12 @@ def main() -> None:
 class Bench:
     """Compares one network with its quantized forms."""
 
-    def __init__(self, source: Path, folder: Path, options: argparse.Namespace) -> None:
-        self._source, self._folder, self._options = source, folder, options
-        asked = questions("held-out", 11, options.pictures, options.questions)
+    def __init__(
+        self, source: Path, folder: Path, pictures: int, each: int, seeds: Sequence[int] = (11,)
+    ) -> None:
+        """Prepare held-out questions: `each` about so many pictures of every seed."""
+        self._source, self._folder, self._each = source, folder, each
+        asked = [s for seed in seeds for s in questions("held-out", seed, pictures, each)]
         model = open_float32(source)
         tokenizer = Tokenizer.from_folder(source)
         self._reference = Reference(prepare(asked, tokenizer, model.config), model.config)
@@ -100,14 +105,13 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self._reference.__exit__(None, None, None)
 
-    def measure(self, *, full: bool) -> Iterator[tuple[str, Any]]:
-        """Yield named rows; with `full` also those for other samples."""
-        plain = self._compare(self._make(None))
+    def measure(self, many: int, *, full: bool) -> Iterator[tuple[str, Any]]:
+        """Yield named rows for so many pictures; with `full` also those for other samples."""
+        plain = self.compare(None)
         yield "plain NF4", self._row(plain, plain, None)
         fp4 = self._folder / "fp4"
         make_fp4(self._source, fp4)
-        yield "FP4", self._row(self._compare(fp4), plain, None)
-        many = self._options.calibration_pictures
+        yield "FP4", self._row(self.compare(fp4), plain, None)
         for seed in (5, 6, 7):
             fitted = self._fitted(many, seed)
             yield f"calibrated, seed {seed}", self._calibrated(fitted, plain, Calibration())
@@ -137,17 +141,21 @@ class Bench:
                 yield f"{name} ({seed})", self._calibrated(found, plain, Calibration())
 
     def _fitted(self, pictures: int, seed: int) -> list[Sample]:
-        return in_fixed_order(questions("train", seed, pictures, self._options.questions))
+        return fitted_samples(pictures, seed, self._each)
 
     def _calibrated(
         self, fitted: list[Sample], plain: TokenComparison, how: Calibration
     ) -> dict[str, Any]:
         began = time.process_time()
-        folder = self._make(fitted, how)
+        folder = self.calibrate(fitted, how)
         cpu_s = time.process_time() - began
-        return self._row(self._compare(folder), plain, cpu_s) | {"samples": len(fitted)}
+        return self._row(self.compare(folder), plain, cpu_s) | {"samples": len(fitted)}
 
-    def _make(self, fitted: list[Sample] | None, how: Calibration | None = None) -> Path:
+    def calibrate(self, fitted: list[Sample] | None, how: Calibration | None = None) -> Path:
+        """Quantize and return the folder, which the next call overwrites.
+
+        fitted  samples to calibrate with; None: round to nearest
+        """
         target = self._folder / "made"
         shutil.rmtree(target, ignore_errors=True)
         how = how or Calibration()
@@ -174,8 +182,10 @@ class Bench:
             pass
         return target
 
-    def _compare(self, folder: Path) -> TokenComparison:
-        return run(self._reference.compare(open_float32(folder)))
+    def compare(self, folder: Path | None) -> TokenComparison:
+        """Compare a folder with the original at every answer token; None: plain NF4."""
+        found = self.calibrate(None) if folder is None else folder
+        return run(self._reference.compare(open_float32(found)))
 
     def _row(
         self, found: TokenComparison, plain: TokenComparison, cpu_s: float | None
@@ -188,6 +198,11 @@ class Bench:
             "cpu_s": cpu_s,
             **summarise(found).as_dict(),
         }
+
+
+def fitted_samples(pictures: int, seed: int, each: int) -> list[Sample]:
+    """Return calibration samples: `each` questions about so many pictures."""
+    return in_fixed_order(questions("train", seed, pictures, each))
 
 
 def questions(split: Split, seed: int, pictures: int, each: int) -> list[Sample]:

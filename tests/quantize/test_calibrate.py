@@ -342,6 +342,20 @@ def test_drawn_samples_are_the_same_for_a_seed_and_longer_sets_begin_alike() -> 
     assert identify_samples(long) == identify_samples(again) != identify_samples(others)
 
 
+def test_every_draw_has_as_many_dark_pictures_of_a_kind_as_another() -> None:
+    for seed in (0, 5):
+        screenshots = [n for n in range(80) if n % 8 == 6 and n % 5 != 4]
+        drawn = drawn_samples(80, seed)
+        images = [drawn[number].image for number in screenshots]
+        papers = [
+            image.convert("L").getpixel((image.width - 1, image.height - 1))
+            for image in images
+            if isinstance(image, Image.Image)
+        ]
+        dark = sum(paper < 100 for paper in papers)
+        assert abs(dark - len(papers) / 2) <= 1
+
+
 def test_drawn_samples_are_of_all_kinds_in_both_languages() -> None:
     asked = Counter(s.question for s in drawn_samples(300) if s.image is not None)
     in_english = {
