@@ -62,19 +62,19 @@ Asked = tuple[str, str]
 
 def drawn_samples(count: int, seed: int = 0) -> list[Sample]:
     """Return `count` drawn samples. A seed always gives the same ones, also as part of more."""
-    return [_sample(_Dice(seed, number), number) for number in range(count)]
+    return [_sample(seed, number) for number in range(count)]
 
 
 class _Dice(Random):
     """Random numbers of one sample, and numbers that are spread evenly over the samples of a seed.
 
-    number  of the sample. The kinds take turns, so samples of one kind are `len(_KINDS)` apart.
+    number  of the sample
+    turn    how many earlier numbers belong to the same kind of picture
     """
 
-    def __init__(self, seed: int, number: int) -> None:
+    def __init__(self, seed: int, number: int, turn: int) -> None:
         super().__init__(f"calibration {seed} {number}")
-        self._seed = seed
-        self._turn = number // len(_KINDS)
+        self._seed, self._turn = seed, turn
 
     def evenly(self, purpose: str) -> float:
         """Return a number from 0 to 1; over the samples of a kind, all parts are equally frequent.
@@ -100,30 +100,33 @@ class _Dice(Random):
 
     @property
     def asks_main(self) -> bool:
-        """Whether the main question is asked: about every third picture of a kind."""
-        return self._turn % 3 == 0
+        """Whether the main question is asked: about every other picture of a kind."""
+        return self._turn % 2 == 0
 
     def ask(self, main: Asked, *others: Asked) -> Asked:
-        """Return a question and its answer: in turn the main one, one in Chinese, and any other."""
+        """Return a question and its answer: the main one, or in turn one in Chinese and any."""
         if self.asks_main:
             return main
         chinese = [asked for asked in others if not asked[0].isascii()]
-        return self.choice(chinese if self._turn % 3 == 1 else others)
+        return self.choice(chinese if self._turn % 4 == 1 else others)
 
 
-def _sample(dice: _Dice, number: int) -> Sample:
+def _sample(seed: int, number: int) -> Sample:
+    place = number % len(_KINDS)
+    draw, before = _KINDS[place], number // len(_KINDS) * _KINDS.count(_KINDS[place])
+    dice = _Dice(seed, number, before + _KINDS[:place].count(draw))
     # Every fifth sample is text alone: an expert that sees only text needs some.
     if number % 5 == 4:
         question, answer = _text(dice)
         return Sample(question=question, answer=answer)
-    image, question, answer = _KINDS[number % len(_KINDS)](dice)
+    image, question, answer = draw(dice)
     return Sample(image=image, question=question, answer=answer)
 
 
 # --- paper, ink and colours -----------------------------------------------------------------------
 
 
-def _canvas(dice: _Dice, dark: float = 0.2) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def _canvas(dice: _Dice, dark: float = 0.15) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """Return a plain picture: dark with this probability, else white or nearly white."""
     low, high = (8, 64) if dice.evenly("paper") < dark else (218, 255)
     paper = tuple(dice.randint(low, high) for _ in range(3))
@@ -209,16 +212,19 @@ def _page(dice: _Dice) -> Drawn:
 def _sign(dice: _Dice) -> Drawn:
     """Draw a word or number alone or with up to three smaller ones, in colours or on panels."""
     image, draw = _canvas(dice)
-    count = dice.choice((1, 1, 2, 4))
+    count = dice.choice((1, 1, 1, 2, 4))
     paper, place, said = _paper(image), image.height / count, []
     colors = _colors(dice, image, count)
     for row, color in enumerate(colors.values()):
         word = dice.choice((dice.word().upper(), str(dice.randint(1, 9999)), dice.word().title()))
-        wide = (dice.uniform(0.15, 0.85) if row else dice.size(0.2, 0.85)) * image.width
-        size = min(wide / ImageFont.load_default(100).getlength(word) * 100, 0.6 * place)
-        font, bold = ImageFont.load_default(size), dice.choice((0, 0, round(size / 20)))
+        wide = (dice.uniform(0.15, 0.85) if row else dice.size(0.3, 0.9)) * image.width
+        size = min(wide / ImageFont.load_default(100).getlength(word) * 100, 0.5 * place)
+        font, bold = (
+            ImageFont.load_default(size),
+            dice.choice((0, round(size / dice.uniform(14, 24)))),
+        )
         left, top, right, bottom = font.getbbox(word)
-        edge = size / 5
+        edge = size / dice.uniform(4, 8)
         x = dice.uniform(edge, image.width - (right - left) - edge)
         y = row * place + dice.uniform(edge, place - (bottom - top) - edge)
         on_panel = dice.random() < 0.5
@@ -268,8 +274,8 @@ def _chart(dice: _Dice) -> Drawn:
     names = dice.words(2 + int(6 * dice.evenly("values")))
     values = [dice.randint(5, 100) for _ in names]
     colors = _colors(dice, image, len(names))
-    kind = ("bars", "bars", "bars", "line", "pie")[int(5 * dice.evenly("chart"))]
-    named = kind != "bars" or dice.random() < 0.5
+    kind = ("bars", "bars", "bars", "bars", "bars", "line", "pie")[int(7 * dice.evenly("chart"))]
+    named = kind != "bars" or dice.random() < 0.4
     size = min(dice.uniform(0.2, 0.3) * image.width / len(names), 90)
     if kind == "pie":
         _pie(image, draw, size, names, values, list(colors.values()))
@@ -331,17 +337,18 @@ def _axes(
     """Draw an axis with lines above it, somewhere in the picture, and bars or a line on it."""
     font, ink = ImageFont.load_default(size), _ink(image)
     # 1  The frame: an axis in another place in each chart, and lines that are thin or wide.
-    named = any(names)
-    floor = (0.78 + (0.1 if named else 0.19) * dice.evenly("floor")) * image.height
+    low, most = (0.78, 0.88) if any(names) else (0.85, 0.97)
+    floor = (low + (most - low) * dice.evenly("floor")) * image.height
     left, right = dice.uniform(0.03, 0.16) * image.width, dice.uniform(0.84, 0.97) * image.width
     high = floor - dice.uniform(0.04, 0.12) * image.height - size
     gray = _mixed(_paper(image), (128, 128, 128), dice.uniform(0.1, 0.6))
-    lines, width = dice.choice((0, 4, 6, 10)), round(dice.size(1, 10))
+    lines, width = dice.choice((0, 4, 6, 10)), round(dice.size(1, 6))
     for line in range(1, lines + 1):
         y = floor - line / lines * high
         draw.line((left, y, right, y), fill=gray, width=width)
     # 2  The values, each with its number above it.
     step, bold = (right - left) / len(values), dice.choice((0, round(size / 16)))
+    numbered = any(names) or dice.random() < 0.7
     wide, tops = dice.uniform(0.25, 0.48) * step, list[tuple[float, float]]()
     for number, (value, color) in enumerate(zip(values, colors.values(), strict=True)):
         x, top = left + step * (number + 0.5), floor - value / 100 * high
@@ -349,11 +356,12 @@ def _axes(
         if kind == "bars":
             draw.rectangle((x - wide, top, x + wide, floor), fill=color)
         at = (x, top - 0.7 * size)
-        draw.text(at, str(value), font=font, fill=ink, anchor="mm", stroke_width=bold)
+        if numbered:
+            draw.text(at, str(value), font=font, fill=ink, anchor="mm", stroke_width=bold)
         draw.text((x, floor + 0.9 * size), names[number], font=font, fill=ink, anchor="mm")
     if kind == "line":
         draw.line(tops, fill=next(iter(colors.values())), width=dice.randint(3, 14), joint="curve")
-    draw.line((left, floor, right, floor), fill=ink, width=round(dice.uniform(2, 12)))
+    draw.line((left, floor, right, floor), fill=ink, width=round(dice.uniform(4, 14)))
 
 
 def _contrast(color: Rgb) -> str:
@@ -603,6 +611,8 @@ def _text(dice: _Dice) -> Asked:
     )
 
 
-_KINDS: Sequence[Callable[[_Dice], Drawn]] = (
-    _page, _scene, _chart, _sign, _table, _landscape, _screenshot, _diagram,
+_KINDS: tuple[Callable[[_Dice], Drawn], ...] = (
+    _scene, _chart, _sign, _page, _scene, _chart, _sign, _table, _landscape, _screenshot, _diagram,
 )  # fmt: skip
+"""Half are few large things on plain paper, whose inputs differ most from those of full pages and
+photographs. Their number and 5 have no common divisor, so texts alone replace all kinds equally."""

@@ -344,8 +344,8 @@ def test_drawn_samples_are_the_same_for_a_seed_and_longer_sets_begin_alike() -> 
 
 def test_every_draw_has_as_many_dark_pictures_of_a_kind_as_another() -> None:
     for seed in (0, 5):
-        screenshots = [n for n in range(80) if n % 8 == 6 and n % 5 != 4]
-        drawn = drawn_samples(80, seed)
+        screenshots = [n for n in range(90) if n % 11 == 9 and n % 5 != 4]
+        drawn = drawn_samples(90, seed)
         images = [drawn[number].image for number in screenshots]
         papers = [
             image.convert("L").getpixel((image.width - 1, image.height - 1))
