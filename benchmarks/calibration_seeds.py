@@ -36,7 +36,7 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import TokenComparison, ratio, summarise  # noqa: E402
 from cogvlm2_lite.samples.drawn import drawn_samples  # noqa: E402
 from cogvlm2_lite.samples.samples import Sample  # noqa: E402
-from quantize.calibration.gptq import Calibration  # noqa: E402
+from quantize.calibration.gptq import ROUNDED, Calibration  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "calibration_seeds.json"
 PLAIN = "plain NF4"
@@ -44,7 +44,10 @@ LIKE, BUILT_IN = "like", "built-in"
 SEEDS = {LIKE: (31, 32, 33), BUILT_IN: tuple(range(8))}
 QUESTIONS = (51, 52, 53)
 """Seeds of the held-out questions."""
-METHODS = {"first round": Calibration()}
+METHODS = {
+    "first round": Calibration(targets=ROUNDED),
+    "original targets": Calibration(),
+}
 
 
 def main() -> None:
