@@ -104,11 +104,12 @@ class _Dice(Random):
         return self._turn % 2 == 0
 
     def ask(self, main: Asked, *others: Asked) -> Asked:
-        """Return a question and its answer: the main one, or in turn one in Chinese and any."""
+        """Return a question and its answer: the main one, one in Chinese, or any."""
         if self.asks_main:
             return main
         chinese = [asked for asked in others if not asked[0].isascii()]
-        return self.choice(chinese if self._turn % 4 == 1 else others)
+        in_chinese = self._turn % 4 == 1 or self.random() < 0.5
+        return self.choice(chinese if in_chinese else others)
 
 
 def _sample(seed: int, number: int) -> Sample:
