@@ -37,6 +37,7 @@ from cogvlm2_lite.evaluate.metrics import TokenComparison, ratio, summarise  # n
 from cogvlm2_lite.samples.drawn import drawn_samples  # noqa: E402
 from cogvlm2_lite.samples.samples import Sample  # noqa: E402
 from quantize.calibration.gptq import ROUNDED, Calibration  # noqa: E402
+from quantize.recipe import BY_GRADIENT, UNIFORM  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "calibration_seeds.json"
 PLAIN = "plain NF4"
@@ -48,7 +49,8 @@ QUESTIONS = (51, 52, 53)
 """Seeds of the held-out questions."""
 METHODS = {
     "first round": Calibration(targets=ROUNDED),
-    "original targets": Calibration(),
+    "original targets": Calibration(token_weights=UNIFORM),
+    "original targets and token weights": Calibration(token_weights=BY_GRADIENT),
 }
 
 
