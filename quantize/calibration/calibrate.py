@@ -74,7 +74,7 @@ from quantize.calibration.statistics import (
     PairMoments,
 )
 from quantize.calibration.steps import RoundingStage, SharedInputs, rounding_stages
-from quantize.calibration.token_weights import TokenWeights
+from quantize.calibration.token_weights import TokenWeights, weighing_bytes
 from quantize.events import TOKEN_WEIGHTS, Calibrated, CalibrationProgress
 from quantize.int8 import int8_values
 from quantize.job import CALIBRATION_FOLDER
@@ -329,11 +329,12 @@ class Calibrator:
             stages = rounding_stages(self._network)
         self._resume()
         walk = LayerMajorWalk(stages, self._network.load_weights, self._activations)
-        began, first = time.monotonic(), self._activations.done
         if walk.forward:
             self._check_room()
         if walk.forward and two_streams and self._task.how.token_weights == BY_GRADIENT:
             self._weights = yield from self._weigh()
+        work = [_work(stage) for stage in stages]
+        began, before = time.monotonic(), sum(work[: self._activations.done])
         with closing(self._activations):
             for number in walk.forward:
                 self._rounding_s, entered = 0.0, time.monotonic()
@@ -348,7 +349,8 @@ class Calibrator:
                         yield from self._round_at_once(stage, visit, advance=not last)
                 done = number + 1
                 now = time.monotonic()
-                left = (now - began) / (done - first) * (len(stages) - done)
+                finished = sum(work[:done])
+                left = (now - began) / (finished - before) * (sum(work) - finished)
                 yield CalibrationProgress(
                     done=done,
                     total=len(stages),
@@ -707,7 +709,10 @@ class Calibrator:
         if targets == ORIGINAL:
             hessians *= 2  # and as many shifts
         activations = ACTIVATIONS[targets] * self._network.activation_bytes
-        return activations + weights // 2 + scales + hessians
+        needed = activations + weights // 2 + scales + hessians
+        if self._task.how.token_weights == BY_GRADIENT:
+            needed += weighing_bytes(self._network)
+        return needed
 
     # --- progress and checks ----------------------------------------------------------------------
 
@@ -744,6 +749,15 @@ class _Streams:
 
 def _content(linear: Linear) -> tuple[StoredWeight | None, Tensor | None]:
     return linear.stored, None if linear.bias is None else linear.bias.value
+
+
+def _work(stage: ModelStage) -> float:
+    """Return about how many operations a stage takes; only their proportions count."""
+    work = 1e6 * (1 + len(stage.keys))  # reading, writing and attention
+    for linear in stage.matrices:
+        weights = linear.in_features * linear.out_features
+        work += weights * (4.0 * stage.tokens * stage.share + 10.0 * linear.in_features + 1e4)
+    return work
 
 
 def is_held_out(number: int) -> bool:

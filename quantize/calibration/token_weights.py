@@ -177,6 +177,22 @@ class TokenWeights:
         return {key: torch.stack(parts).sum(dim=0) for key in pictures}
 
 
+def weighing_bytes(network: Network) -> int:
+    """Return the disk space that the weights need: the inputs of all parts for one picture and its
+    samples, or for all samples without one, and what is found of all of them."""
+    words: dict[int | None, int] = {}
+    for tokens, picture in zip(network.tokens, network.picture_of, strict=True):
+        words[picture] = words.get(picture, 0) + tokens.input_ids.size
+    config, vision = network.config, network.config.vision
+    tower = vision.num_positions * vision.hidden_size * vision.num_hidden_layers
+    decoder = max(words.values()) * config.hidden_size * config.num_hidden_layers
+    # A block stores 1, 2 and 1 tensors of its width, and has a number for each of four products.
+    numbers = 4 * (tower * bool(network.pictures) + decoder)
+    numbers += 4 * len(network.pictures) * vision.num_positions * vision.num_hidden_layers
+    numbers += 4 * sum(words.values()) * config.num_hidden_layers
+    return 4 * numbers
+
+
 def weights_of(squares: Tensor, mean: float) -> Tensor:
     """Return the weights of tokens from their squared gradients and the mean over all tokens.
 

@@ -11,12 +11,14 @@ import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,7 +41,7 @@ from quantize.calibration.gptq import Calibration, round_matrix
 from quantize.calibration.statistics import Hessian
 from quantize.command import main, verify_main
 from quantize.events import Calibrated, Event
-from quantize.pipeline import convert
+from quantize.pipeline import Calibrate, convert
 from quantize.recipe import QuantizeOptions, Recipe
 from tests.emulated_cuda.install import emulated_cuda
 from tests.emulated_cuda.machine import Order
@@ -142,6 +144,31 @@ def test_a_calibration_goes_on_after_each_failed_allocation(known: Known, tmp_pa
     assert all("run the same command again" in message for message in messages)
     # Where matrices were rounded together, they were rounded one by one instead.
     assert failed > len(messages) > 0
+
+
+def test_tokens_have_weights_on_a_gpu_as_on_the_cpu(known: Known, tmp_path: Path) -> None:
+    how = Calibration(descents=0, token_weights="gradient")
+    found: list[dict[str, Tensor]] = []
+    for device in ("cuda", "cpu"):
+        inner = calibrate_with(known.samples, how=how)
+
+        def task(
+            recipe: Recipe, folder: Path, device: str = device, inner: Calibrate = inner
+        ) -> Task:
+            return replace(inner(recipe, folder), compute=choose_compute(device, "float32"))
+
+        with emulated_cuda():
+            work = convert(known.source, tmp_path / device, SETTINGS, QUICK, task)
+            with closing(work):
+                for event in work:
+                    if isinstance(event, Calibrated):
+                        break
+        files = (tmp_path / f"{device}.partial").glob("calibration/token_weights/*")
+        found.append({name: t for file in files for name, t in load_file(file).items()})
+    assert found[0].keys() == found[1].keys()
+    assert found[0]
+    for name, squares in found[0].items():
+        torch.testing.assert_close(squares, found[1][name], rtol=1e-2, atol=1e-9)
 
 
 # --- rounding -------------------------------------------------------------------------------------
