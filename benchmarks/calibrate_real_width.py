@@ -47,7 +47,7 @@ def main() -> None:
     command = [sys.executable, "-m", "quantize", str(source), str(target), "--json", "--yes"]
     run = measure([*command, "--calibrate", str(samples), "--budget", "+0%"])
     assert run.exit_code == 0, run.events[-1:]
-    blocks = {e["block"]: e for e in run.events if e["event"] == "calibration"}
+    parts = [e for e in run.events if e["event"] == "calibration"]
     report: dict[str, Any] = {
         "machine": describe_machine(),
         "pictures": options.pictures,
@@ -57,7 +57,10 @@ def main() -> None:
         "max_rss_bytes": run.max_rss_bytes,
         "anonymous_bytes": run.peak.get("RssAnon", 0),
         "blocks": {
-            name: {"look_s": blocks[name]["look_s"], "round_s": blocks[name]["round_s"]}
+            name: {
+                kind: round(sum(e[kind] for e in parts if e["block"].startswith(f"{name},")), 3)
+                for kind in ("look_s", "round_s")
+            }
             for name in ("vision layer 0", "projector", "decoder layer 0")
         },
     }
