@@ -23,7 +23,7 @@ class PictureStore:
 
     folder     may be shared by several models
     identity   everything but the picture that affects the numbers: model, number type, RoPE mode,
-               device and kernels
+               activations, device and kernels
     max_bytes  limit for all files in the folder together
     """
 

@@ -8,7 +8,12 @@ import torch
 
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.model.causal_attention import CausalAttend
-from cogvlm2_lite.model.norms import Normalize, fused_rms_norm, rms_norm
+from cogvlm2_lite.model.norms import (
+    Normalize,
+    fused_rms_norm,
+    rms_norm,
+    rms_norm_in_parts,
+)
 from cogvlm2_lite.model.patches import Project, convolved, multiplied
 from cogvlm2_lite.model.token_attention import TokenAttend, reference
 from cogvlm2_lite.weights.kernels.attention import TokenAttentionKernel
@@ -53,7 +58,7 @@ def choose_operations(
     """Return the operations for a device; its kinds of attention are chosen already."""
     backend = backend_of(device)
     return Operations(
-        rms_norm=fused_rms_norm if backend.launches_kernels else rms_norm,
+        rms_norm=fused_rms_norm if backend.launches_kernels else rms_norm_in_parts,
         token_attention=token_attention,
         token_kernel=token_kernel,
         several_attention=several_attention,

@@ -12,14 +12,25 @@ import cogvlm2_lite
 from cogvlm2_lite.cli.compare import main as compare
 from cogvlm2_lite.demo.shipped import checkpoint_folder
 from cogvlm2_lite.devices import choose_compute
+from cogvlm2_lite.engine.answer import Request
 from cogvlm2_lite.engine.model import Model, open_model
 from cogvlm2_lite.engine.runtime import run
 from cogvlm2_lite.errors import UsageError
-from cogvlm2_lite.events import COARSE_PICTURE, Cancel, Finished, PictureOpened
+from cogvlm2_lite.events import (
+    COARSE_PICTURE,
+    Cancel,
+    Event,
+    Finished,
+    PictureOpened,
+    TextDelta,
+    TokenLogprobs,
+)
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.memory.plan import DeviceBudget
+from cogvlm2_lite.sampling import Sampling
 from cogvlm2_lite.weights.kernels.library import open_library
 from quantize.recipe import QuantizeOptions
+from tests.core.test_scheduler import answer_all
 from tests.helpers.conversion import quantize
 
 PICTURE = checkpoint_folder().parent / "pictures" / "chart.png"
@@ -37,13 +48,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(
-    folder: Path, *, budget: int = 1 << 30, context: int | None = None, coarse: bool = True
+    folder: Path,
+    *,
+    budget: int = 1 << 30,
+    context: int | None = None,
+    parallel: int = 1,
+    speculation: bool = True,
+    coarse: bool = True,
 ) -> Model:
     return open_model(
         folder,
         compute=choose_compute("cpu", "float32"),
         budgets=[DeviceBudget(device="cpu", in_ram=True, device_bytes=budget)],
         context=context,
+        parallel=parallel,
+        speculation=speculation,
         coarse_pictures=coarse,
     )
 
@@ -78,6 +97,25 @@ def test_a_picture_has_the_same_bits_with_little_memory_and_other_threads(folder
     small = opened(folder, budget=38 << 20, context=512)
     assert small.plan.devices[0].streams
     assert torch.equal(features(small), expected)
+
+
+def test_answers_have_the_same_logprobs_in_every_way(folder: Path) -> None:
+    """With little memory, without drafts, and next to another answer."""
+
+    def answer(model: Model) -> list[Event]:
+        asked = Sampling(max_new_tokens=6, logprobs=2)
+        events = model.answer("Name every colour.", PICTURE, sampling=asked)
+        return [event for event in events if isinstance(event, (TextDelta, TokenLogprobs))]
+
+    expected = answer(opened(folder))
+    assert answer(opened(folder, budget=38 << 20, context=512)) == expected
+    assert answer(opened(folder, speculation=False)) == expected
+    together = opened(folder, parallel=2)
+    asked = Request(question=QUESTION, image=open_image(PICTURE))
+    for outcomes in answer_all(together.engine, [asked, asked]).outcomes.values():
+        last = outcomes[-1]
+        assert isinstance(last, Finished)
+        assert last.token_ids == finished(opened(folder), PICTURE).token_ids
 
 
 def test_the_answer_names_it(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from cogvlm2_lite.config import read_config
 from cogvlm2_lite.model.attention import grouped_attention, visible_keys
 from cogvlm2_lite.model.decoder import RoutedAdapter, Routing, Step
 from cogvlm2_lite.model.kv_cache import KVCache
-from cogvlm2_lite.model.norms import fused_rms_norm, rms_norm
+from cogvlm2_lite.model.norms import fused_rms_norm, rms_norm, rms_norm_in_parts
 from cogvlm2_lite.model.operations import REFERENCE, choose_operations
 from cogvlm2_lite.model.patches import convolved, multiplied
 from cogvlm2_lite.model.rotary import RopeMode, inverse_frequencies, rotary_table
@@ -25,7 +27,8 @@ def random(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor
 
 
 def test_the_cpu_has_the_reference() -> None:
-    assert choose_operations(torch.device("cpu"), reference) == REFERENCE
+    found = choose_operations(torch.device("cpu"), reference)
+    assert found == replace(REFERENCE, rms_norm=rms_norm_in_parts)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -125,3 +128,15 @@ def test_an_adapter_changes_only_the_rows_on_which_it_acts() -> None:
     assert torch.equal(found[~acts], base[~acts])
     assert torch.allclose(found[acts], whole[acts], atol=1e-6)
     assert not torch.isclose(base, whole).all(-1).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 192), (1, 32, 192), (2, 51, 192), (1, 0, 192)])
+def test_a_norm_in_parts_has_the_bits_of_the_reference(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(3)
+    x, weight = torch.randn(shape).to(dtype), torch.randn(192).to(dtype)
+    assert torch.equal(rms_norm_in_parts(x, weight, 1e-5), rms_norm(x, weight, 1e-5))
+    learning = x.clone().requires_grad_()
+    assert rms_norm_in_parts(learning, weight, 1e-5).requires_grad

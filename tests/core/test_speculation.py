@@ -475,11 +475,11 @@ def test_what_a_schema_requires_is_drafted(folders: dict[str, Path]) -> None:
     "case", ["logprobs", "sampled", "penalties", "greedy penalties", "object", "schema"]
 )
 def test_drafts_of_words_and_separators_change_nothing(
-    plain: Model, drafting: Model, case: str, monkeypatch: pytest.MonkeyPatch
+    plain: Model, drafting: Model, case: str
 ) -> None:
     """The draft text has the words of the answer, and blanks for what is between them."""
     in_step(drafting.engine)
-    monkeypatch.delattr(drafting.engine._answers, "_drafter", raising=False)  # an oracle's
+    vars(drafting.engine._answers).pop("_drafter", None)  # an oracle's
     expected = ask(plain, CASES[case])
     words = re.findall(r"\w+", expected[1].text)
     for text in ("  ".join(words), "\n".join(words[1::2] + words[::2]), "x ".join(words)):
@@ -489,4 +489,4 @@ def test_drafts_of_words_and_separators_change_nothing(
             )
         )
         assert told(events) == expected
-        assert last_event(events).draft_tokens > 0
+        assert last_event(events).draft_tokens > 0 or not words
