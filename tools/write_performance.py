@@ -716,7 +716,7 @@ first token; the figures for AMX are of a build with `-fno-dse -fno-tree-dse`.""
 _PEERS_WHY = """\
 The reasons, as far as they were measured:
 
-- ik_llama.cpp, prefill with AVX2: with several rows it decodes a block of weights once into
+- ik_llama.cpp, prefill with AVX2: with many rows it decodes a block of weights once into
   integers of 8 bits and has one scale for 256 columns of an input; ours have 13 bits and a scale
   for 64 columns. Inputs of 8 bits would not help with AVX2, where they take the same time as 13
   bits (see [inputs of 8 bits](#inputs-of-8-bits)): ours is at 0.8 of the rate of its instructions.
