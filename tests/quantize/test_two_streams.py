@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,22 +190,47 @@ def test_gradients_are_those_of_the_whole_model(
     assert compared >= 12
 
 
-def test_a_stopped_weighing_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
-    how = Calibration(descents=0, token_weights="gradient")
-    calibrate = calibrate_with(made_samples(8), how=how)
-    events = list(convert(CHECKPOINT, tmp_path / "whole", SETTINGS, QUICK, calibrate))
-    weighed = [e for e in events if isinstance(e, CalibrationProgress) and e.block == TOKEN_WEIGHTS]
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the test kills forks of itself")
+def test_a_killed_calibration_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
+    """Killed by SIGKILL while weighing tokens, behind it, and while rounding."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from tests.quantize.test_two_streams import weighted
+
+torch.set_num_threads(1)
+for count in map(int, sys.argv[2:]):
+    child = os.fork()
+    if child == 0:
+        for number, _ in enumerate(weighted(Path(sys.argv[1]))):
+            if number == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status))
+"""
+    moments = ["2", "5", "12"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "again"), *moments],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["-9"] * len(moments)
+    assert not (tmp_path / "again").exists()
+    list(weighted(tmp_path / "again"))
+    weighed = [e for e in weighted(tmp_path / "whole") if e.block == TOKEN_WEIGHTS]
     assert [e.done for e in weighed] == list(range(1, weighed[0].total + 1))
-    for stop_after in (2, 5):  # while weighing, and behind it
-        seen = 0
-        work = convert(CHECKPOINT, tmp_path / "again", SETTINGS, QUICK, calibrate)
-        with closing(work):
-            for event in work:
-                seen += isinstance(event, CalibrationProgress | Calibrated)
-                if seen == stop_after:
-                    break
-    list(convert(CHECKPOINT, tmp_path / "again", SETTINGS, QUICK, calibrate))
     assert hashes(tmp_path / "again") == hashes(tmp_path / "whole")
+
+
+def weighted(target: Path) -> Iterator[CalibrationProgress]:
+    """Calibrate with token weights; yield the progress."""
+    how = Calibration(descents=0, token_weights="gradient")
+    work = convert(CHECKPOINT, target, SETTINGS, QUICK, calibrate_with(made_samples(8), how=how))
+    yield from (event for event in work if isinstance(event, CalibrationProgress))
 
 
 def test_the_first_rounds_method_is_still_there(tmp_path: Path) -> None:
