@@ -126,7 +126,9 @@ def summary(options: argparse.Namespace) -> dict[str, Any]:
     methods: dict[str, Any] = {}
     first = next(iter(METHODS))
     for method in (*METHODS, EARLIER):
-        row: dict[str, Any] = {key: {} for key in ("all", "seeds", "typical", "of_first", "cpu_s")}
+        row: dict[str, Any] = {
+            key: {} for key in ("all", "measured", "seeds", "typical", "of_first", "cpu_s")
+        }
         for kind, seeds in SEEDS.items():
             mine = [s for s in seeds if (method, kind, s) in found]
             if not mine:
@@ -135,6 +137,7 @@ def summary(options: argparse.Namespace) -> dict[str, Any]:
             row["all"][kind] = _of(parts, [plain] * len(parts))
             row["seeds"][kind] = [_of([part], [plain]) for part in parts]
             row["typical"][kind] = [_typical(part, plain) for part in parts]
+            row["measured"][kind] = mine
             row["cpu_s"][kind] = [round(found[method, kind, s][1], 1) for s in mine]
             if all((first, kind, s) in found for s in mine):
                 others = [found[first, kind, s][0] for s in mine]
