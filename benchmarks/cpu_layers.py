@@ -1,11 +1,13 @@
 """Compare each layer on the CPU, in the real shapes, with the limits of the machine.
 
-    python -m benchmarks.cpu_layers [--repeats 7]
+    python -m benchmarks.cpu_layers [--repeats 7] [--attention]
 
 One thread and CPU time, so that other programs have little influence. Every figure and its limit
 are measured alternately, and the ratio is the median of the pairs: a core that is slowed down by
 other work slows both. Writes benchmarks/results/cpu_layers.json, or cpu_layers_no_amx.json on a
-processor without AMX.
+processor without AMX. --attention measures only the attention of prefill and of encode, and writes
+cpu_attention.json. Limit a processor with AMX for it: COGVLM2_LITE_CPU_LEVEL=avx512 for ours,
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 and MKL_ENABLE_INSTRUCTIONS=AVX512_E3 for torch.
 """
 
 from __future__ import annotations
@@ -229,6 +231,23 @@ def measure(pairs: Pairs) -> dict[str, Any]:
     }
 
 
+def measure_attention(pairs: Pairs) -> dict[str, Any]:
+    """Measure the attention of prefill and encode; print each figure."""
+    found = {
+        "encode: attention of 1 head, of its two products": _vision_attention(pairs, False),
+        "encode: attention of 1 head, of chunked products": _vision_attention(pairs, True),
+        "prefill: attention of one layer, of SDPA expanded": _prefill_attention(pairs),
+    }
+    for name, figures in found.items():
+        print(f"{name:50} {figures['ours_ms']:9.1f} ms  share {figures['share']:.2f}", flush=True)
+    limits = ("COGVLM2_LITE_CPU_LEVEL", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+    return {
+        "figures": found,
+        "kernel": choose_full_attention(CPU, BF16).name,
+        "limits": {name: os.environ.get(name) for name in limits},
+    }
+
+
 def _dense_head(pairs: Pairs, dense: Tensor) -> dict[str, float]:
     from cogvlm2_lite.weights.storage.dense import DenseWeight
 
@@ -276,7 +295,7 @@ def _vision_attention(pairs: Pairs, other_kernel: bool) -> dict[str, float]:
     qkv = torch.randn(1, 9217, 3 * 112).to(BF16)
     q, k, v = (part.unsqueeze(1) for part in qkv.split(112, dim=2))
     ours = _chosen_attention()
-    another = chunked if ours is reference else reference
+    another = reference if ours is chunked or has_amx() else chunked
     other = (lambda: another(q, k, v)) if other_kernel else plain_attention(q[0, 0], k[0, 0])
     return pairs.compare(lambda: ours(q, k, v), other)
 
@@ -285,12 +304,15 @@ def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--attention", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    report = measure(Pairs(options.repeats))
+    report = (measure_attention if options.attention else measure)(Pairs(options.repeats))
     report |= {"machine": describe_machine(), "repeats": options.repeats, "load": load}
     name = "cpu_layers" if has_amx() else "cpu_layers_no_amx"
+    if options.attention:
+        name = "cpu_attention"
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

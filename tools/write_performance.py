@@ -203,6 +203,10 @@ _CHOICES = """\
   results of a token depend only on the tokens that it sees, so a prompt in parts gives the same
   bits as at once. For one head of the vision tower it takes 0.56 of the time of torch's attention,
   and for a prompt of 2,306 tokens 0.52 of it ("One layer compared with the limit of the machine").
+- With AVX512-BF16 and without AMX the same attention has a version of its own
+  (`weights/kernels/attention_512.c`): 8 keys and 32 queries have their sums in registers. It
+  replaces chunks of torch's products in the vision tower and torch's attention in prefill, and has
+  the same independence ("Attention with AVX512-BF16, without AMX").
 - The attention of a decode step is one C function for all tokens of a conversation that the step
   computes (`weights/kernels/attention.c`, `attention_tokens_amx.c`): they read the cache once, and
   each sees the keys up to its own. There are versions for bfloat16 with AMX and with AVX512-BF16,
@@ -231,6 +235,9 @@ def render() -> str:
         sections.append("\n".join(_new_picture(picture)))
     if layers:
         sections.append("\n".join(_per_layer(layers, _read("cpu_layers_no_amx"))))
+    attention = _read("cpu_attention")
+    if attention:
+        sections.append("\n".join(_attention(attention)))
     limits = _read("machine_limits")
     if limits:
         sections.append("\n".join(_limits(limits)))
@@ -426,6 +433,35 @@ def _per_layer(report: Report, without_amx: Report | None) -> Iterator[str]:
         )
         yield ""
         yield from _shares(without_amx)
+
+
+def _attention(report: Report) -> Iterator[str]:
+    yield "### Attention with AVX512-BF16, without AMX"
+    yield ""
+    yield (
+        f"{_machine(report)}. Our kernels, oneDNN and MKL limited to AVX512-BF16; one thread, CPU "
+        f"time, {report['repeats']} pairs in turn (load average at the start: "
+        f"{report['load']:.1f}; `benchmarks/cpu_layers.py --attention`). No processor without AMX "
+        "has measured this kernel (`weights/kernels/attention_512.c`)."
+    )
+    yield ""
+    yield "| what, and of which limit | ours ms | limit ms | share | range |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, figure in report["figures"].items():
+        yield (
+            f"| {name} | {figure['ours_ms']:.1f} | {figure['limit_ms']:.1f} "
+            f"| {figure['share']:.2f} "
+            f"| {figure['lowest_share']:.2f} to {figure['highest_share']:.2f} |"
+        )
+    share = report["figures"]["encode: attention of 1 head, of its two products"]["share"]
+    yield ""
+    yield (
+        "Goal: attention at 0.95 of torch's two products "
+        f"({'met' if share >= 0.95 else 'not met'}: {share:.2f}). The instruction for pairs of "
+        "bfloat16 is slow on this Xeon, where float32 has twice its rate. On the EPYC above "
+        "torch's two products reached 205 multiply-adds per nanosecond with it, more than "
+        "float32 can."
+    )
 
 
 def _shares(report: Report) -> Iterator[str]:

@@ -76,7 +76,7 @@ class CpuBackend(Backend):
             return super().full_attention(dtype)
         if self.has_amx:
             return "AMX kernel", "our C kernel was built, and the CPU has AMX"
-        return "chunked matmul", "faster than torch's attention on a CPU with AVX512-BF16"
+        return "AVX512 kernel", "our C kernel was built, and the CPU has AVX512-BF16"
 
     def upload(self, device: torch.device) -> Upload:
         """Return an object that leaves weights where they are."""

@@ -21,13 +21,13 @@ from torch import Tensor
 from cogvlm2_lite.backends.base import Backend
 from cogvlm2_lite.backends.registry import backend_of
 from cogvlm2_lite.model.causal_attention import CausalAttend
-from cogvlm2_lite.weights.kernels.attention_amx import AttentionAmxKernel, open_attention_amx
+from cogvlm2_lite.weights.kernels.attention_many import ManyQueriesKernel, open_many_queries
 from cogvlm2_lite.weights.kernels.library import open_library
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-TILES = "AMX kernel"
-"""The name of our C kernel, in a backend's answer."""
+TILES, VECTORS = "AMX kernel", "AVX512 kernel"
+"""The names of our C kernels, in a backend's answer."""
 
 CHUNK = 256
 """Queries per matrix product. 128 to 512 are equally fast; 256 x 9217 scores take 4.7 MB."""
@@ -90,21 +90,22 @@ def choose_full_attention(
     if backend.measures_attention:
         return _fastest(device, dtype)
     name, reason = backend.full_attention(dtype)
-    if name == TILES:
-        return _checked_tiles(reason)
+    if name in (TILES, VECTORS):
+        return _checked(name, reason)
     return AttentionChoice(name=name, reason=reason, attend=WAYS[name])
 
 
-def _checked_tiles(reason: str) -> AttentionChoice:
-    """Return the AMX kernel if it works and is right on a small example, else torch's attention."""
+def _checked(name: str, reason: str) -> AttentionChoice:
+    """Return our C kernel if it works and is right on a small example, else torch's attention."""
+    other = _by_torch if name == TILES else _by_chunks
     try:
-        kernel = open_attention_amx(open_library())
+        kernel = open_many_queries(open_library(), amx=name == TILES)
     except OSError as error:
-        return _by_torch(str(error))
+        return other(str(error))
     if kernel is None:
-        return _by_torch("our AMX kernel is switched off, or the system does not permit AMX")
+        return other(f"our {name} is switched off, or the system does not permit it")
     if not all(_is_right(kernel, head_dim) for head_dim in (112, 128)):
-        return _by_torch("our AMX kernel gives other numbers than it should")
+        return other(f"our {name} gives other numbers than it should")
 
     def takes(q: Tensor) -> bool:
         # It has no backward pass.
@@ -120,10 +121,10 @@ def _checked_tiles(reason: str) -> AttentionChoice:
             return None
         return kernel.attend(q, k, v, causal=True).flatten(2)
 
-    return AttentionChoice(name=TILES, reason=reason, attend=attend, causal=causal)
+    return AttentionChoice(name=name, reason=reason, attend=attend, causal=causal)
 
 
-def _is_right(kernel: AttentionAmxKernel, head_dim: int) -> bool:
+def _is_right(kernel: ManyQueriesKernel, head_dim: int) -> bool:
     """Return whether two query heads of 41 tokens after 100 others have the right results."""
     # No random numbers and no sine: torch's sine may differ from call to call (model/rotary.py).
     sample = torch.arange(4 * 141 * head_dim) * 1201 % 4093 / 2046.5 - 1
@@ -138,6 +139,10 @@ def _is_right(kernel: AttentionAmxKernel, head_dim: int) -> bool:
 
 def _by_torch(reason: str) -> AttentionChoice:
     return AttentionChoice(name="torch SDPA", reason=reason, attend=reference)
+
+
+def _by_chunks(reason: str) -> AttentionChoice:
+    return AttentionChoice(name="chunked matmul", reason=reason, attend=chunked)
 
 
 def _fastest(device: torch.device, dtype: torch.dtype) -> AttentionChoice:

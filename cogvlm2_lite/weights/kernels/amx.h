@@ -42,13 +42,13 @@ static const Shape SHAPE = {
     .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE},
 };
 
-AMX static void begin_tiles(void)
+AMX __attribute__((unused)) static void begin_tiles(void)
 {
     _tile_loadconfig(&SHAPE);
 }
 
 /* Without this the system saves 8 KiB more at every switch of this thread. */
-AMX static void end_tiles(void)
+AMX __attribute__((unused)) static void end_tiles(void)
 {
     _tile_release();
 }

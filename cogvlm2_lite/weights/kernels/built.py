@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-NAME = "_kernels_14"
+NAME = "_kernels_15"
 """The module's name in pyproject.toml. Its number increases with every change of a function's
 arguments: an editable installation keeps the old library until the package is installed again, and
 the old library must not be called with the new arguments."""

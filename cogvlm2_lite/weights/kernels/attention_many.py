@@ -1,4 +1,4 @@
-"""Attention of many queries on processors with AMX, written in C (attention_amx.c)."""
+"""Attention of many queries in bfloat16, written in C (attention_amx.c, attention_512.c)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cogvlm2_lite.weights.kernels.calls import longs
-from cogvlm2_lite.weights.kernels.library import AMX, Library
+from cogvlm2_lite.weights.kernels.library import AMX, AVX512, Library
 
 _WIDTHS = (112, 128)
 """Numbers of a head of the vision tower and of the decoder."""
@@ -16,7 +16,7 @@ _MOST_THREADS = 64
 
 
 class _Attention(ctypes.Structure):
-    """`Attention` in attention_amx.c."""
+    """`Attention` in attention_many.h."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out")),
@@ -33,16 +33,21 @@ class _Attention(ctypes.Structure):
     ]
 
 
-class AttentionAmxKernel:
+class ManyQueriesKernel:
     """Attention of any number of queries in bfloat16, with a softmax in float32.
 
     A query's result depends only on the keys that it sees. Without keys that a query does not see,
-    or with such keys behind the others, its bits are the same.
+    or with such keys behind the others, its bits are the same. They differ between AMX and AVX512.
+
+    amx  whether it uses AMX; else AVX512-BF16
     """
 
-    def __init__(self, library: Library) -> None:
-        self._functions = library.functions
-        self._functions.attention_amx_room.restype = ctypes.c_longlong
+    def __init__(self, library: Library, *, amx: bool) -> None:
+        functions = library.functions
+        functions.attention_many_room.restype = ctypes.c_longlong
+        self._room = functions.attention_many_room
+        self._attend = functions.attention_amx if amx else functions.attention_512
+        self.amx = amx
 
     def takes(self, *, head_dim: int, dtype: torch.dtype) -> bool:
         """Return True if `attend` supports this."""
@@ -51,7 +56,7 @@ class AttentionAmxKernel:
     def room_bytes(self, keys: int, *, head_dim: int, threads: int) -> int:
         """Return the bytes of memory that `attend` needs: keys and values of one head, and less
         than 1 MiB for each thread."""
-        return int(self._functions.attention_amx_room(*longs(keys, head_dim), threads))
+        return int(self._room(*longs(keys, head_dim), threads))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
         """Return softmax(q @ k.T / sqrt(head_dim)) @ v.
@@ -81,7 +86,7 @@ class AttentionAmxKernel:
         )
         for one_q, one_k, one_v, one_out in zip(q, k, v, out, strict=True):
             strides = [each.stride()[:2] for each in (one_q, one_k, one_v)]
-            self._functions.attention_amx(
+            self._attend(
                 ctypes.byref(
                     _Attention(
                         *(each.data_ptr() for each in (one_q, one_k, one_v, one_out)),
@@ -97,6 +102,8 @@ class AttentionAmxKernel:
         return out
 
 
-def open_attention_amx(library: Library) -> AttentionAmxKernel | None:
-    """Return the kernel; None if the CPU has no AMX or the system does not permit its use."""
-    return AttentionAmxKernel(library) if library.level >= AMX else None
+def open_many_queries(library: Library, *, amx: bool) -> ManyQueriesKernel | None:
+    """Return the kernel; None if the CPU lacks the instructions or may not use them."""
+    if library.level < (AMX if amx else AVX512):
+        return None
+    return ManyQueriesKernel(library, amx=amx)
