@@ -186,7 +186,7 @@ def renew(model: nn.Module, fitted: Texts, asked: Texts) -> dict[str, Any]:
             "cpu_s": cpu_s[name],
         }
         for name, error in errors.items()
-    }
+    } | {"processor": describe_machine()["processor"]}
 
 
 def _against(model: nn.Module, fitted: Texts, asked: Texts) -> dict[str, Any]:

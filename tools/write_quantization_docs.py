@@ -489,7 +489,20 @@ each column, and with NF4's tables of constants, {files[0]:.2f} bits for NF4 and
 for optimum's defaults. These matrices are small; at the widths of the 19B model that part is below
 0.02 bits.
 
-{_verdict(rival["halves"])}"""
+{_verdict(rival["halves"])}{_renewed(rival)}"""
+
+
+def _renewed(rival: dict[str, Any]) -> str:
+    """Return what the second round of our method has with the same samples; "" if not measured."""
+    if "renewed" not in rival:
+        return ""
+    halves = [half["calibrated"] for half in rival["renewed"]]
+    return f"""
+The table has the first round of our method. With the second (targets of the original), the error
+on the two halves is {" and ".join(_span(half["of_first"]) for half in halves)} times that of the
+first, {" and ".join(f"{half['error']:.4f}" for half in halves)}, in the same bits
+(`--part ours`; processor: {rival["renewed"][0]["processor"]}).
+"""
 
 
 def _verdict(halves: list[dict[str, Any]]) -> str:
