@@ -317,7 +317,7 @@ BF16 static void attend_block(const Attention *a, const Tiles *t, int64_t head, 
     uint16_t *weights = (uint16_t *)(room + KEYS * PAIR * 4);
     char *of_groups = room + KEYS * PAIR * 8;
     int64_t furthest = 0;
-    Group group[MOST_GROUPS];
+    Group group[MOST_GROUPS] = {{0}}; /* some compilers warn otherwise */
     for (int64_t n = 0; n < groups; n++) {
         char *here = of_groups + n * bytes_of_a_group(a->width);
         Group *g = &group[n];
@@ -350,6 +350,7 @@ static int64_t groups_at_once(int64_t groups, int threads)
     const int64_t blocks = (groups + per_thread - 1) / per_thread * threads;
     return (groups + blocks - 1) / blocks;
 }
+
 /* out = softmax(q k' scale) v for each head, in bfloat16. room: a buffer of room_of bytes. */
 BF16 static void attend(const Attention *a, void *room, int threads, AddKeys *add_keys)
 {
