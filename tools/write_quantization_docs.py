@@ -26,6 +26,7 @@ BUDGET, TWIN, SECOND, REAL_WIDTH, SEEDS = (
         "budget", "budget_twin", "second_network", "calibrate_real_width", "calibration_seeds"
     )
 )  # fmt: skip
+LOW_RANK = ROOT / "benchmarks" / "results" / "low_rank.json"
 AUTOROUND = ROOT / "benchmarks" / "results" / "second_network_autoround.json"
 CALIBRATION = ROOT / "benchmarks" / "results" / "calibration.json"
 RESULT = ROOT / "benchmarks" / "results" / "formats.json"
@@ -179,6 +180,7 @@ another processor. Several calibrations together:
 
 {_seeds(_read(SEEDS))}
 {_budget(_read(BUDGET), _read(TWIN))}
+{_low_rank(_read(LOW_RANK))}
 {_second(_read(SECOND))}
 ## What can be read from it
 
@@ -412,6 +414,50 @@ The last drawing shows the error of each layer's own outputs on held-out samples
 matrices and calibrations. The effects of all single matrices add up to a mean KL of
 {", ".join(f"{one:.4f}" for one in sums)}, over questions and answers.
 """
+
+
+def _low_rank(found: dict[str, Any]) -> str:
+    options, rows = found["options"], found["rows"]
+    table = "".join(
+        f"| {name} | {row['more']:+.1%} | {_span(row['of_plain'])} | "
+        f"{_span(row['of_calibrated'])} | {_span(row['of_int8']) if 'of_int8' in row else ''} |\n"
+        for name, row in rows.items()
+        if name != "source"
+    )
+    ranked = {
+        name: row["of_int8"] for name, row in rows.items() if ", rank" in name or ", equal" in name
+    }
+    better = [name for name, span in ranked.items() if span["high"] < 1]
+    worse = [name for name, span in ranked.items() if span["low"] > 1]
+    return f"""### A low-rank correction instead of int8
+
+`python -m benchmarks.low_rank`: the same bytes spent on int8 matrices (as `quantize --budget` does)
+or on a low-rank correction beside NF4, in QERA's closed form (arXiv 2410.06040) with factors in
+bfloat16. Samples of seed {options["calibrations"]} ({found["samples"]}); {found["tokens"]} tokens
+of {found["questions"]} questions of seed {options["seeds"]}. Ranks are equal for all matrices, or
+are bought where they remove most per byte: of a matrix's own error, or of the KL at the output. A
+row is missing where the bytes do not buy one rank for every matrix. All corrections were computed
+after the calibration: later matrices were not rounded for them, as they are not for int8. Mean KL:
+
+| form | bytes | vs. plain NF4 | vs. calibrated | vs. int8 |
+| --- | ---: | ---: | ---: | ---: |
+{table}
+Of {len(ranked)} ways to spend bytes on low rank, {len(better)} are better than int8 by more than
+the brackets and {len(worse)} are worse. {_low_rank_verdict(options, better)}
+Matrices of the demo model are small, so one rank takes a larger share of their bytes than at full
+size; larger matrices were not measured.
+"""
+
+
+def _low_rank_verdict(options: dict[str, Any], better: list[str]) -> str:
+    if not better:
+        return "So there is no such option; a reader would also need an adapter for it."
+    if "," in options["calibrations"]:
+        return "There is no such option yet."
+    return (
+        "Calibrations vary more than the brackets show, and this is one of them; there is no such "
+        "option yet."
+    )
 
 
 def _columns(seeds: list[str]) -> str:
