@@ -1,6 +1,6 @@
 """A low-rank correction beside calibrated NF4, next to int8 parts in the same bytes.
 
-    python -m benchmarks.low_rank [--calibrations 5] [--seeds 21,22] [--pictures 60]
+    python -m benchmarks.low_rank [--calibrations 5] [--seeds 21] [--pictures 60]
 
 The correction is QERA's closed form (Zhang and others, arXiv 2410.06040): for a matrix W that was
 rounded to Q, and the second moment H of its inputs, the matrix of rank r with the smallest error at
@@ -228,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calibrations", default="5", help="seeds of the calibration samples")
     parser.add_argument("--calibration-pictures", type=int, default=48)
-    parser.add_argument("--seeds", default="21,22", help="seeds of the test questions")
+    parser.add_argument("--seeds", default="21", help="seeds of the test questions")
     parser.add_argument("--pictures", type=int, default=60, help="pictures per seed")
     options = parser.parse_args()
     torch.set_num_threads(1)
