@@ -94,7 +94,7 @@ class _Dice(Random):
     def word(self) -> str:
         return self.choice(list(_WORDS))
 
-    def words(self, count: int) -> list[str]:
+    def some_words(self, count: int) -> list[str]:
         """Return different words."""
         return self.sample(list(_WORDS), count)
 
@@ -247,7 +247,7 @@ def _sign(dice: _Dice) -> Drawn:
 
 def _table(dice: _Dice) -> Drawn:
     image, draw = _canvas(dice)
-    names = dice.words(2 + int(9 * dice.evenly("rows")))
+    names = dice.some_words(2 + int(9 * dice.evenly("rows")))
     rows = [(name, dice.randint(1, 999)) for name in names]
     step = 0.92 * image.height / len(rows)
     font = ImageFont.load_default(min(step * 0.6, image.width / 14))
@@ -272,7 +272,7 @@ def _table(dice: _Dice) -> Drawn:
 def _chart(dice: _Dice) -> Drawn:
     """Draw bars or a line on an axis, or a pie; with and without names."""
     image, draw = _canvas(dice)
-    names = dice.words(2 + int(6 * dice.evenly("values")))
+    names = dice.some_words(2 + int(6 * dice.evenly("values")))
     values = [dice.randint(5, 100) for _ in names]
     colors = _colors(dice, image, len(names))
     kind = ("bars", "bars", "bars", "bars", "bars", "line", "pie")[int(7 * dice.evenly("chart"))]
@@ -440,7 +440,7 @@ def _diagram(dice: _Dice) -> Drawn:
     """Draw boxes with words and arrows from each to the next, as on slides."""
     image, draw = _canvas(dice)
     count = 2 + int(3 * dice.evenly("boxes"))
-    names, ink = dice.words(count), _ink(image)
+    names, ink = dice.some_words(count), _ink(image)
     colors = list(_colors(dice, image, count).values())
     high, wide = 0.92 * image.height / count, dice.size(0.3, 0.85) * image.width
     filled, middle, size = dice.random() < 0.6, image.width / 2, min(0.24 * high, wide / 6)
@@ -576,8 +576,8 @@ def _grain(dice: Random, size: tuple[int, int]) -> Image.Image:
 
 def _text(dice: _Dice) -> Asked:
     a, b = dice.randint(2, 99), dice.randint(2, 99)
-    word, other = dice.words(2)
-    few = dice.words(dice.randint(2, 5))
+    word, other = dice.some_words(2)
+    few = dice.some_words(dice.randint(2, 5))
     return dice.choice(
         (
             (f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."),

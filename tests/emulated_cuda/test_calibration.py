@@ -107,7 +107,7 @@ def test_the_weights_are_those_of_the_cpu(known: Known, tmp_path: Path) -> None:
         # Each matrix is fitted to the errors of those before it, so a code that differs changes all
         # later ones a little.
         tower = name.startswith("model.vision.transformer")
-        assert rows[name].error == pytest.approx(row.error, rel=0.02 if tower else 0.25)
+        assert rows[name].error == pytest.approx(row.error, rel=0.02 if tower else 0.5)
     # The blocks of a GPU sum in another order, so a code may differ that is near to two levels.
     found, right = load_all(known.result), load_all(tmp_path / "q")
     codes = [name for name, tensor in right.items() if tensor.dtype == torch.uint8]

@@ -332,6 +332,7 @@ def test_models_plan_health_and_metrics(client: httpx.Client) -> None:
     assert ask(client, model="other").json()["error"]["code"] == "model_not_found"
     assert client.get("/v1/plan").json()["plan"] == {"peak_bytes": 17}
     assert client.get("/health").json()["status"] == "ready"
+    assert ask(client).status_code == 200
     page = client.get("/metrics").text
     assert 'cogvlm2_answers_total{reason="eos"}' in page
     assert "cogvlm2_engine_ready 1" in page
