@@ -218,8 +218,8 @@ class _Judge:
     """Compares a calibrated matrix with round to nearest, on the held-out inputs.
 
     weight         the original matrix
-    target         what is rounded: the original matrix, or the one with which the rounded network
-                   gives the original's outputs; or why there is none
+    target         what is rounded: the original matrix, or the one whose outputs on the rounded
+                   network's inputs are closest to the original's; an error if it can't be computed
     nearest_error  error of round to nearest
     error          error of the better one
     reason         why round to nearest is kept; "" if it is not

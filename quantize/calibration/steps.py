@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cogvlm2_lite.architectures.architecture import Part
 from cogvlm2_lite.engine.activations import Key
+from cogvlm2_lite.memory.residency import HasSlots
 from cogvlm2_lite.model.decoder import DecoderBlock, Expert
 from cogvlm2_lite.model.gates import gelu_in_place, silu_gate
 from cogvlm2_lite.model.projector import Projector
@@ -64,7 +65,7 @@ class RoundingStage(ModelStage):
 class _Piece:
     """Some of the weight slots of a block."""
 
-    parts: tuple[object, ...]
+    parts: tuple[Vector | Linear | HasSlots, ...]
 
     def slots(self) -> Iterator[WeightSlot]:
         for part in self.parts:
@@ -75,7 +76,7 @@ class _Piece:
                 if part.bias:
                     yield part.bias
             else:
-                yield from part.slots()  # type: ignore[attr-defined]
+                yield from part.slots()
 
 
 def rounding_stages(network: Network) -> list[RoundingStage]:
@@ -113,7 +114,7 @@ def _part_of(
     network: Network,
     whole: ModelStage,
     name: str,
-    pieces: Sequence[object],
+    pieces: Sequence[Vector | Linear | HasSlots],
     run: Callable[[Key, Tensor], Tensor],
     rounds: tuple[tuple[SharedInputs, ...], ...] = (),
 ) -> RoundingStage:

@@ -28,7 +28,7 @@ from cogvlm2_lite.events import (
 from cogvlm2_lite.inputs.image import open_image, pixel_values
 from cogvlm2_lite.memory.plan import DeviceBudget
 from cogvlm2_lite.sampling import Sampling
-from cogvlm2_lite.weights.kernels.library import open_library
+from cogvlm2_lite.weights.kernels.choice import choose_kernels
 from quantize.recipe import QuantizeOptions
 from tests.core.test_scheduler import answer_all
 from tests.helpers.conversion import quantize
@@ -36,7 +36,8 @@ from tests.helpers.conversion import quantize
 PICTURE = checkpoint_folder().parent / "pictures" / "chart.png"
 QUESTION = "How many bars are there?"
 
-pytestmark = pytest.mark.skipif(open_library() is None, reason="the C kernels are not built")
+_KERNELS = choose_kernels(torch.device("cpu"), torch.float32)
+pytestmark = pytest.mark.skipif(not _KERNELS.multiplies_bytes, reason=_KERNELS.reason)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -105,9 +106,12 @@ def test_the_weights_are_those_of_the_cpu(known: Known, tmp_path: Path) -> None:
     for name, row in expected.items():
         assert rows[name].kept == row.kept == "calibrated"
         # Each matrix is fitted to the errors of those before it, so a code that differs changes all
-        # later ones a little.
-        tower = name.startswith("model.vision.transformer")
-        assert rows[name].error == pytest.approx(row.error, rel=0.02 if tower else 0.5)
+        # later ones a little. Some errors are smaller then; none may be much larger.
+        if name.startswith("model.vision.transformer"):
+            assert rows[name].error == pytest.approx(row.error, rel=0.02)
+        assert rows[name].error < 1.25 * row.error
+    ratios = [math.log(rows[name].error / row.error) for name, row in expected.items()]
+    assert abs(sum(ratios) / len(ratios)) < 0.05
     # The blocks of a GPU sum in another order, so a code may differ that is near to two levels.
     found, right = load_all(known.result), load_all(tmp_path / "q")
     codes = [name for name, tensor in right.items() if tensor.dtype == torch.uint8]
